@@ -1,0 +1,50 @@
+"""The giver's hand as 20 capsules: five for the palm, one for every phalanx.
+
+Fitted once to the open hand at rest by least squares (mean square distance of the skin's vertices to the nearest capsule
+of a bone that moves them; median 0.4 mm, 95% within 2 mm), then stretched with the shape of each hand.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+# bone, x0 y0 z0, x1 y1 z1, radius: millimetres, frame of the bone, right hand at rest
+_TABLE = (
+    (0, -14.7, -1.2, 9.6, -94.4, -1.3, 22.4, 14.5),  # palm below index
+    (0, -18.9, 0.4, 1.6, -100.5, 0.5, 1.6, 15.2),  # palm below middle
+    (0, -8.1, 0.7, -3.9, -96.1, 1.2, -20.5, 13.6),  # palm below ring
+    (0, -11.0, -8.7, -14.9, -76.1, -4.6, -30.8, 15.3),  # palm below pinky
+    (0, -12.0, -5.2, 6.3, -59.2, -11.6, 28.3, 19.3),  # ball of the thumb
+    (1, -0.2, -1.1, -1.0, -30.0, -0.5, 4.2, 9.6),  # index 1
+    (2, -0.6, -2.1, -0.6, -31.5, 0.3, 5.6, 8.2),  # index 2
+    (3, -1.2, 0.6, 1.6, -27.5, -3.0, 2.2, 6.8),  # index 3
+    (4, 0.0, 1.4, 0.2, -35.0, 0.9, -3.0, 9.9),  # middle 1
+    (5, -0.2, -0.8, 1.1, -29.7, 0.7, -2.7, 8.1),  # middle 2
+    (6, -0.2, 1.1, 0.6, -27.9, -1.3, -1.9, 6.9),  # middle 3
+    (7, 0.1, -0.9, 2.1, -18.8, 0.4, -6.1, 8.0),  # pinky 1
+    (8, -0.2, -0.4, 0.5, -17.4, 0.3, -6.8, 6.6),  # pinky 2
+    (9, 0.0, -0.5, -0.1, -14.7, -0.1, -4.9, 5.6),  # pinky 3
+    (10, -0.2, -0.1, 0.7, -29.0, 0.4, -7.6, 9.2),  # ring 1
+    (11, 0.0, -0.1, 0.2, -32.2, 0.0, -9.2, 7.5),  # ring 2
+    (12, -0.7, -0.8, -0.3, -19.8, 0.2, -5.3, 6.8),  # ring 3
+    (13, 0.0, -0.8, 1.6, -17.8, -6.5, 16.3, 15.6),  # thumb 1
+    (14, -1.4, 2.4, 0.1, -28.6, -14.7, 17.0, 10.1),  # thumb 2
+    (15, -2.5, -0.2, -1.7, -15.2, -8.3, 6.2, 8.2),  # thumb 3
+)  # fmt: skip
+NUM_CAPSULES = len(_TABLE)
+
+
+def fitted_capsules(stretch: Tensor, mirror: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Capsules of a hand whose bones are stretched by (16, 3, 3) and mirrored by (3,) factors.
+
+    Returns bone (C,) long; ends p0 and p1 (C, 3) metres, frame of that bone; radius (C,) metres.
+    """
+    table = torch.tensor(_TABLE, dtype=torch.float64)
+    bone, ends, radius = table[:, 0].long(), 1e-3 * table[:, 1:7].unflatten(-1, (2, 3)), 1e-3 * table[:, 7]
+    ends = mirror * (stretch[bone][:, None] * ends[:, :, None, :]).sum(-1)
+    axis = table[:, 4:7] - table[:, 1:4]
+    axis = axis / axis.norm(dim=-1, keepdim=True)
+    # A radius grows as the cross-section does: the determinant of the stretch less its part along the capsule, per axis.
+    along = (stretch[bone] * axis[:, None, :]).sum(-1).norm(dim=-1)
+    return bone, ends[:, 0], ends[:, 1], radius * (torch.linalg.det(stretch[bone]) / along).sqrt()
