@@ -1,0 +1,117 @@
+"""Objects from convex parts, and from any mesh a user brings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import trimesh
+
+from dexh2r_gym.objects import decompose
+from dexh2r_gym.objects.geometry import (
+    GRID_SPACING,
+    distance_grid,
+    hull_vertices,
+    reduce_hull,
+    sample_surface,
+    union,
+)
+from dexh2r_gym.objects.grid import decode_grid, encode_grid
+from dexh2r_gym.objects.model import MAX_PARTS, ObjectModel
+
+
+def build_object(
+    name: str,
+    parts: Sequence[np.ndarray],
+    *,
+    mass: float | None = None,
+    density: float = 500.0,
+    visual: trimesh.Trimesh | None = None,
+    metadata: dict[str, Any] | None = None,
+    recentre: bool = True,
+) -> ObjectModel:
+    """An object from the vertices of its convex parts, metres.
+
+    mass in kg, else density in kg/m^3 times the volume. visual: mesh for display in the same frame, else the solid itself.
+    recentre: move to the library's frame (longest extent along z, origin at the centre of mass).
+    """
+    if not 1 <= len(parts) <= MAX_PARTS:
+        raise ValueError(f"object {name!r} has {len(parts)} convex parts, 1 to {MAX_PARTS} are allowed")
+    parts = [reduce_hull(p) for p in parts]
+    visual = visual.copy() if visual is not None else trimesh.Trimesh(*union(parts), process=False)
+    if recentre:
+        corners = np.concatenate(parts)
+        turn = np.roll(np.eye(3), 2 - int(np.ptp(corners, axis=0).argmax()), axis=0)  # cyclic: longest axis to z
+        parts = [p @ turn.T for p in parts]
+        centre = trimesh.Trimesh(*union(parts), process=False).center_mass
+        parts = [hull_vertices(p - centre) for p in parts]
+        visual.vertices = visual.vertices @ turn.T - centre
+    vertices, faces = union(parts)
+    solid = trimesh.Trimesh(vertices, faces, process=False)
+    if not solid.is_watertight or solid.volume <= 0:
+        raise ValueError(f"object {name!r}: the union of its parts has no watertight surface")
+    mass = float(mass if mass is not None else density * solid.volume)
+    solid.density = mass / solid.volume
+    points, normals = sample_surface(vertices, faces)
+    grid, origin = distance_grid(parts, vertices, faces)
+    return ObjectModel(
+        name=name,
+        mass=mass,
+        parts=tuple(parts),
+        vertices=vertices,
+        faces=faces,
+        points=torch.from_numpy(points),
+        normals=torch.from_numpy(normals),
+        sdf_grid=torch.from_numpy(decode_grid(encode_grid(grid))),
+        sdf_origin=torch.from_numpy(origin),
+        sdf_spacing=GRID_SPACING,
+        volume=float(solid.volume),
+        center_of_mass=np.asarray(solid.center_mass),
+        inertia=np.asarray(solid.moment_inertia),
+        visual_vertices=np.asarray(visual.vertices, dtype=np.float32),
+        visual_faces=np.asarray(visual.faces, dtype=np.int32),
+        metadata=dict(metadata or {}),
+    )
+
+
+def from_mesh(
+    path: str | Path,
+    *,
+    name: str | None = None,
+    mass: float | None = None,
+    density: float = 500.0,
+    scale: float = 1.0,
+    recentre: bool = False,
+    max_visual_faces: int = 4000,
+) -> ObjectModel:
+    """An object from a mesh file (obj, ply, stl ...), metres once multiplied by `scale`.
+
+    The mesh's own frame is kept unless recentre, so that recorded poses of that mesh stay right. Convex parts: the fewest that fit of
+    one hull, slabs across each axis, and CoACD where it is installed and the mesh is watertight (see `decompose.py`).
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no mesh file at {path}")
+    try:
+        mesh = trimesh.load(path, force="mesh")
+    except Exception as error:
+        raise ValueError(f"{path}: cannot be read as a mesh: {error}") from error
+    if len(mesh.faces) < 4 or not np.isfinite(mesh.vertices).all():
+        raise ValueError(f"{path}: not a mesh of a solid ({len(mesh.vertices)} vertices, {len(mesh.faces)} faces)")
+    mesh.apply_scale(scale)
+    largest = float(mesh.extents.max())
+    if not 0.01 <= largest <= 2.0:
+        raise ValueError(
+            f"{path}: longest extent is {largest:.4g} m, expected 0.01 to 2; give `scale` if its unit is not metres"
+        )
+    parts, method, error = decompose.best(mesh)
+    metadata = {"source": path.name, "decomposition": method, "volume_excess": round(error, 4)}
+    visual = (
+        mesh if len(mesh.faces) <= max_visual_faces else mesh.simplify_quadric_decimation(face_count=max_visual_faces)
+    )
+    return build_object(
+        name or path.stem, parts, mass=mass, density=density, visual=visual, metadata=metadata, recentre=recentre
+    )
