@@ -1,5 +1,17 @@
 """The giver's hand: skeleton, skin, collision capsules, and how it holds an object."""
 
+from dexh2r_gym.giver.capsules import NUM_CAPSULES
 from dexh2r_gym.giver.hand import CHAINS, SIDES, GiverHand, mirror_axis_angle, move_mano
+from dexh2r_gym.giver.model import add_giver, giver_mocap_ids, set_giver_geoms
 
-__all__ = ["CHAINS", "SIDES", "GiverHand", "mirror_axis_angle", "move_mano"]
+__all__ = [
+    "CHAINS",
+    "NUM_CAPSULES",
+    "SIDES",
+    "GiverHand",
+    "add_giver",
+    "giver_mocap_ids",
+    "mirror_axis_angle",
+    "move_mano",
+    "set_giver_geoms",
+]

@@ -1,7 +1,7 @@
 """The giver's hand as 20 capsules: five for the palm, one for every phalanx.
 
-Fitted once to the open hand at rest by least squares (mean square distance of the skin's vertices to the nearest capsule
-of a bone that moves them; median 0.4 mm, 95% within 2 mm), then stretched with the shape of each hand.
+Fitted once to the open hand at rest by least squares (mean square distance of the skin's vertices to the nearest
+capsule of a bone that moves them; median 0.4 mm, 95% within 2 mm), then stretched with the shape of each hand.
 """
 
 from __future__ import annotations
@@ -45,6 +45,6 @@ def fitted_capsules(stretch: Tensor, mirror: Tensor) -> tuple[Tensor, Tensor, Te
     ends = mirror * (stretch[bone][:, None] * ends[:, :, None, :]).sum(-1)
     axis = table[:, 4:7] - table[:, 1:4]
     axis = axis / axis.norm(dim=-1, keepdim=True)
-    # A radius grows as the cross-section does: the determinant of the stretch less its part along the capsule, per axis.
+    # A radius grows as the root of its cross-section: the determinant of the stretch less its part along the capsule.
     along = (stretch[bone] * axis[:, None, :]).sum(-1).norm(dim=-1)
     return bone, ends[:, 0], ends[:, 1], radius * (torch.linalg.det(stretch[bone]) / along).sqrt()

@@ -1,12 +1,13 @@
 """The giver's hand: 16 joints and a skin, driven by MANO's 61 numbers.
 
-61 numbers a frame, as MANO orders them: translation (3, metres), global orientation (3, axis-angle), the pose of 15 joints
-(45, axis-angle, zero = flat hand), shape (10). Rest frame of the right hand: wrist at the origin, fingers along -x, palm
-facing -y, index side +z; the left hand is its mirror image in x. As in MANO the hand turns about the wrist joint and is then
-translated; here that joint is the origin of the rest frame, so the translation is where the wrist is.
+61 numbers a frame, as MANO orders them: translation (3, metres), global orientation (3, axis-angle), the pose of 15
+joints (45, axis-angle, zero = flat hand), shape (10). Rest frame of the right hand: wrist at the origin, fingers along
+-x, palm facing -y, index side +z; the left hand is its mirror image in x. As in MANO the hand turns about the wrist
+joint and is then translated; here that joint is the origin of the rest frame, so the translation is where the wrist is.
 
-The skin is an open (CC0) hand, not MANO: same joints and order, other offsets and mesh, and no pose blend shapes. Its ten
-shape numbers are its own, each about one standard deviation a unit among adults, every one a factor exp(rate * beta):
+The skin is an open (CC0) hand, not MANO: same joints and order, other offsets and mesh, and no pose blend shapes. Its
+ten shape numbers are its own, each about one standard deviation a unit among adults, every one a factor
+exp(rate * beta):
 
 | beta | what it scales | rate |
 |---|---|---|
@@ -77,7 +78,7 @@ class GiverHand:
         return cls(side, shape[0])
 
     def mano(self, position: Tensor, orientation: Tensor, pose: Tensor | None = None) -> Tensor:
-        """61 numbers of this hand. Wrist position (..., 3), orientation (..., 4) quaternion, pose (..., 45) (None: flat)."""
+        """61 numbers of this hand: wrist position (..., 3), orientation (..., 4), pose (..., 45) or None for flat."""
         pose = position.new_zeros(*position.shape[:-1], 45) if pose is None else pose
         parts = (position, quat_to_axis_angle(orientation), pose, self.betas.to(position))
         batch = torch.broadcast_shapes(*(p.shape[:-1] for p in parts))
@@ -127,7 +128,7 @@ class GiverHand:
         return basis @ torch.cat((columns, origin[..., None, :]), dim=-2).flatten(-3, -2)
 
     def capsules(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Bone (C,) long; ends p0, p1 (C, 3) metres in the frame of that bone; radius (C,). C is the same for all hands."""
+        """Bone (C,) long; ends p0, p1 (C, 3) metres, frame of that bone; radius (C,). C is the same for all hands."""
         return self._capsules
 
 

@@ -1,0 +1,91 @@
+"""The giver's hand in MuJoCo: 16 mocap bodies that carry collision capsules and MuJoCo's own skin.
+
+All hands share one data layout, so a compiled model is given another hand (side and shape) by `set_giver_geoms`; models
+that differ only in the giver can stand side by side in one batch.
+"""
+
+from __future__ import annotations
+
+import mujoco
+import numpy as np
+
+from dexh2r_gym.giver.capsules import NUM_CAPSULES
+from dexh2r_gym.giver.hand import GiverHand
+from dexh2r_gym.types import NUM_GIVER_JOINTS
+
+BODY_PREFIX = "giver_"
+SKIN_NAME = "giver_skin"
+CONTYPE, CONAFFINITY = 4, 1  # meets the robot hand alone: neither the object, nor itself, nor the ground
+SKIN_RGBA = (0.87, 0.67, 0.55, 1.0)
+_GEOM_PREFIX = "giver_capsule_"
+
+
+def add_giver(spec: mujoco.MjSpec, hand: GiverHand | None = None, *, visuals: bool = True) -> None:
+    """Add bodies `giver_0` to `giver_15` (mocap, in the order of the joints), capsules `giver_capsule_*` and the skin.
+
+    The bodies start in the rest pose; drive them by `data.mocap_pos/quat` with `GiverHand.bone_poses`. Without `hand`
+    the right hand of mean shape is built. `visuals=False` leaves out the skin.
+    """
+    hand = hand or GiverHand()
+    bodies = [
+        spec.worldbody.add_body(name=f"{BODY_PREFIX}{i}", pos=p, mocap=True, explicitinertial=True)
+        for i, p in enumerate(hand.rest_joints.numpy())
+    ]
+    for i, (bone, size, pos, quat) in enumerate(_capsule_geoms(hand)):
+        bodies[bone].add_geom(
+            name=f"{_GEOM_PREFIX}{i}", type=mujoco.mjtGeom.mjGEOM_CAPSULE, size=size, pos=pos, quat=quat,
+            contype=CONTYPE, conaffinity=CONAFFINITY, group=3, rgba=SKIN_RGBA,
+        )  # fmt: skip
+    if visuals:
+        skin = spec.add_skin(name=SKIN_NAME, rgba=SKIN_RGBA, group=2)
+        skin.bodyname = [body.name for body in bodies]
+        skin.vert = hand.rest_vertices.float().numpy().ravel()
+        skin.face = hand.faces.int().numpy().ravel()
+        skin.bindpos = hand.rest_joints.float().numpy().ravel()
+        skin.bindquat = np.tile(np.array([1, 0, 0, 0], np.float32), NUM_GIVER_JOINTS)
+        moved = [np.flatnonzero(column) for column in hand.weights.numpy().T]
+        skin.vertid = [ids.astype(np.int32) for ids in moved]
+        skin.vertweight = [hand.weights[ids, b].float().numpy() for b, ids in enumerate(moved)]
+
+
+def giver_mocap_ids(model: mujoco.MjModel) -> np.ndarray:
+    """(16,) rows of `data.mocap_pos` and `data.mocap_quat` that are the giver's joints, in order."""
+    return np.array([model.body(f"{BODY_PREFIX}{i}").mocapid[0] for i in range(NUM_GIVER_JOINTS)])
+
+
+def set_giver_geoms(model: mujoco.MjModel, hand: GiverHand) -> None:
+    """Write another hand's capsules, with the bounds collision detection uses, and its skin into a compiled model."""
+    ids = np.array([model.geom(f"{_GEOM_PREFIX}{i}").id for i in range(NUM_CAPSULES)])
+    bones, sizes, positions, quats = zip(*_capsule_geoms(hand), strict=True)
+    radius, half = np.array(sizes).T[:2]
+    model.geom_size[ids, :2] = np.stack((radius, half), -1)
+    model.geom_pos[ids], model.geom_quat[ids] = positions, quats
+    model.geom_sameframe[ids] = mujoco.mjtSameFrame.mjSAMEFRAME_NONE
+    model.geom_rbound[ids] = radius + half
+    model.geom_aabb[ids] = np.stack((0 * radius, 0 * radius, 0 * radius, radius, radius, radius + half), -1)
+
+    p0, p1 = (p.numpy() for p in hand.capsules()[1:3])
+    low, high = np.minimum(p0, p1) - radius[:, None], np.maximum(p0, p1) + radius[:, None]
+    for bone in range(NUM_GIVER_JOINTS):  # every node of a body's bounding tree gets the bound of the whole body
+        body, own = model.body(f"{BODY_PREFIX}{bone}").id, np.array(bones) == bone
+        bottom, top = low[own].min(0), high[own].max(0)
+        nodes = slice(model.body_bvhadr[body], model.body_bvhadr[body] + model.body_bvhnum[body])
+        model.bvh_aabb[nodes] = np.concatenate(((top + bottom) / 2, (top - bottom) / 2))
+
+    skin = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_SKIN, SKIN_NAME)
+    if skin >= 0:
+        vert, face, bone = model.skin_vertadr[skin], model.skin_faceadr[skin], model.skin_boneadr[skin]
+        model.skin_vert[vert : vert + len(hand.rest_vertices)] = hand.rest_vertices
+        model.skin_face[face : face + len(hand.faces)] = hand.faces
+        model.skin_bonebindpos[bone : bone + NUM_GIVER_JOINTS] = hand.rest_joints
+
+
+def _capsule_geoms(hand: GiverHand) -> list[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
+    """Per capsule: bone, size (radius, half length of its cylinder, 0), position, quaternion (z on its axis)."""
+    bone, p0, p1, radius = (x.numpy() for x in hand.capsules())
+    length = np.linalg.norm(p1 - p0, axis=-1)
+    size = np.stack((radius, length / 2, 0 * radius), -1)
+    quats = np.zeros((NUM_CAPSULES, 4))
+    for quat, axis in zip(quats, p1 - p0, strict=True):
+        mujoco.mju_quatZ2Vec(quat, axis)
+    return list(zip(bone.tolist(), size, (p0 + p1) / 2, quats, strict=True))
