@@ -1,0 +1,96 @@
+"""Goal choice and goal pose alignment (DexH2R sections 4.1 and 4.3), batched over worlds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dexh2r_gym.rotations import pose_multiply, quat_angle, quat_slerp
+
+ALIGNMENT_SPEED = 0.02  # v, metres a frame
+REACHED_DISTANCE = 0.01  # metres
+START_DISTANCE = {"easy": 0.10, "hard": 0.05}  # U, metres
+
+
+@dataclass(frozen=True)
+class SpeedLimits:
+    """Greatest speeds of the robot: palm m/s and rad/s, joints rad/s."""
+
+    palm_linear: float = 1.5
+    palm_angular: float = 4.0
+    joint: float = 4.0
+
+    def __post_init__(self) -> None:
+        for name in ("palm_linear", "palm_angular", "joint"):
+            if not getattr(self, name) > 0:
+                raise ValueError(
+                    f"speed limit {name} must be positive, got {getattr(self, name)}; use None for no limits"
+                )
+
+
+def goal_poses_world(goals_object: Tensor, object_pose: Tensor) -> Tensor:
+    """Goals carried along with the object: (B, G, 7) in the object frame, (B, 7) -> (B, G, 7) world."""
+    return pose_multiply(object_pose[:, None], goals_object)
+
+
+def nearest_goal(hand_pose: Tensor, goal_poses: Tensor, free: Tensor) -> tuple[Tensor, Tensor]:
+    """The goal whose global pose differs least from the hand's (section 4.1), among the free ones.
+
+    The difference of global poses is sqrt(|translation|^2 + angle^2), metres and radians. d is the distance of the two
+    palms (section 4.3).
+
+    Args:
+        hand_pose: (B, 7) palm. goal_poses: (B, G, 7) world. free: (B, G) bool, goals that may be used.
+
+    Returns:
+        index (B,) of the goal, and d (B,) metres: inf where no goal is free (the index is then the least bad of all).
+    """
+    offset = (goal_poses[..., :3] - hand_pose[:, None, :3]).norm(dim=-1)  # (B, G)
+    angle = quat_angle(goal_poses[..., 3:], hand_pose[:, None, 3:])
+    cost = offset * offset + angle * angle + torch.where(free, 0.0, 1e6)
+    index = cost.argmin(dim=-1)
+    d = offset.gather(1, index[:, None]).squeeze(1)
+    return index, torch.where(free.any(dim=-1), d, torch.inf)
+
+
+def advance(
+    hand_pose: Tensor, joints: Tensor, goal_pose: Tensor, goal_joints: Tensor, fraction: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The hand part of the way to its goal: translation and joints linear, rotation slerp (section 4.3).
+
+    fraction: (B, 3), how much of the way for translation, rotation and joints; or (B, 1), the same for all three.
+    """
+    move, turn, close = fraction.expand(-1, 3).split(1, dim=-1)
+    position = hand_pose[:, :3] + move * (goal_pose[:, :3] - hand_pose[:, :3])
+    rotation = quat_slerp(hand_pose[:, 3:], goal_pose[:, 3:], turn)
+    return torch.cat((position, rotation), dim=-1), joints + close * (goal_joints - joints)
+
+
+def reachable_fraction(
+    hand_pose: Tensor, joints: Tensor, goal_pose: Tensor, goal_joints: Tensor, limits: SpeedLimits | None, dt: float
+) -> Tensor:
+    """How much of the way to a target the robot's speed allows in dt seconds, (B, 3): translation, rotation, joints."""
+    if limits is None:
+        return hand_pose.new_ones(len(hand_pose), 3)
+    d = (goal_pose[:, :3] - hand_pose[:, :3]).norm(dim=-1)
+    angle = quat_angle(goal_pose[:, 3:], hand_pose[:, 3:])
+    turn = (goal_joints - joints).abs().amax(dim=-1)
+    need = torch.stack(
+        (d / (limits.palm_linear * dt), angle / (limits.palm_angular * dt), turn / (limits.joint * dt)), -1
+    )
+    return 1.0 / need.clamp_min(1.0)
+
+
+def alignment_fraction(
+    hand_pose: Tensor, joints: Tensor, goal_pose: Tensor, goal_joints: Tensor, limits: SpeedLimits | None, dt: float
+) -> Tensor:
+    """How much of the way to the goal one frame covers, (B, 1): 1/N with N = d / v, less where the robot is too slow.
+
+    Translation, rotation and joints keep step, so that all of them arrive together.
+    """
+    d = (goal_pose[:, :3] - hand_pose[:, :3]).norm(dim=-1, keepdim=True)
+    fraction = (ALIGNMENT_SPEED / d.clamp_min(1e-9)).clamp_max(1.0)
+    reachable = reachable_fraction(hand_pose, joints, goal_pose, goal_joints, limits, dt)
+    return torch.minimum(fraction, reachable.amin(dim=-1, keepdim=True))

@@ -1,0 +1,288 @@
+"""The handover task as a Gymnasium vector environment."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium.utils import seeding
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from torch import Tensor
+
+from dexh2r_gym.envs import control, observations
+from dexh2r_gym.envs.options import HandoverOptions
+from dexh2r_gym.envs.task import HandoverTask
+from dexh2r_gym.types import EpisodeStatus
+
+_RESET_OPTIONS = ("replay", "reset_mask")
+
+
+class HandoverVectorEnv(VectorEnv[Any, Any, np.ndarray]):
+    """## Description
+    A human giver holds an object and moves it freely; a ShadowHand (E3M5, right) must take it (DexH2R, ICCV 2025). Giver
+    and object replay a recorded trial, one recorded frame a step. The agent brings the hand near one of the object's goal
+    grasps; once the palm is closer than U to the nearest goal that the giver's hand leaves free, the environment itself
+    carries out the paper's goal pose alignment (section 4.3), so that every agent is scored as in the paper.
+
+    ## Action space
+    `Box(28,)` float32, the hand to be reached in the next frame. Palm frame `rh_palm`: fingers +z, palm's inner side -y.
+
+    | index | absolute (default) | range | delta |
+    |---|---|---|---|
+    | 0-2 | palm position, world, m | workspace x, y -1..1, z 0.3..1.8 | -1..1 of the greatest move of a frame, per axis |
+    | 3-5 | palm rotation, axis-angle, rad | -pi..pi | -1..1 of the greatest turn of a frame, world axes |
+    | 6-27 | 22 finger joints, rad, order of `dexh2r_gym.hand.JOINT_NAMES` | the joints' | -1..1 of the greatest change |
+
+    An absolute target further away than `speed_limits` allow is approached at that speed. While alignment is under way
+    actions are ignored.
+
+    ## Observation space
+    `obs_mode="state"`: `Box(149,)` float32, these parts one after another; `"state_dict"`: a `Dict` of them.
+
+    | part | size | meaning |
+    |---|---|---|
+    | agent_pos | 28 | hand state: palm position (m), palm rotation (axis-angle, rad), joints (rad) |
+    | agent_vel | 28 | palm linear (m/s) and angular velocity (rad/s), world frame; joint velocities (rad/s) |
+    | object_pose | 7 | position (m), quaternion w x y z |
+    | object_vel | 6 | linear (m/s), angular (rad/s), world frame |
+    | giver_joints | 48 | positions of the giver's 16 hand joints in MANO's order (m) |
+    | goal_state | 28 | hand state of the nearest free goal grasp, carried along with the object |
+    | goal_distance | 1 | d, distance of palm and goal palm (m); 10 where no goal is free |
+    | phase | 2 | 1 while alignment is under way, part of the recording that has passed |
+
+    ## Rewards
+    `dense`: 5 per metre of d gained, 10 on reaching the goal, -20 per metre of penetration and frame, -0.002 per newton
+    on the giver's hand and frame, -0.01 a frame. `sparse`: 1 on reaching the goal.
+
+    ## Starting state
+    The hand stands open and at rest where the trial's recording starts, 0.4 to 0.7 m from the object in the open data.
+
+    ## Episode end
+    Terminated: the palm is within 1 cm of the goal (status `REACHED`), or this world's physics diverged (`DIVERGED`; the
+    other worlds go on). Truncated: the recording ended (`TIMEOUT_APPROACH`: alignment never began, `TIMEOUT_ALIGNMENT`).
+
+    ## Info
+    Every step: `replay` (id), `goal_distance` (m), `depth` (m, mesh-exact penetration of the hand into the object),
+    `giver_force` (N). At the end of an episode also `succ`, `safe`, `pen_dep` (cm), `pen_fr`, `infer_fr`, `traj_len` (m)
+    by the paper's definitions, the same with the suffix `_released` by the released code's, `max_giver_force` (N),
+    `status` (name of an `EpisodeStatus`) and `end_frame`. See `dexh2r_gym.metrics`.
+
+    ## Arguments
+    | argument | values | default |
+    |---|---|---|
+    | mode | easy (U = 10 cm), hard (U = 5 cm) | hard |
+    | backend | mujoco, kinematic | mujoco |
+    | obs_mode | state, state_dict | state |
+    | control_mode | absolute, delta | absolute |
+    | alignment | env, none (the agent closes in by itself) | env |
+    | replays | `mini`, or the path of a replay store | mini |
+    | split | train, validation, test, all | train |
+    | reward_mode | dense, sparse | dense |
+    | render_mode | rgb_array, human | None |
+    | speed_limits | palm m/s, palm rad/s, joints rad/s; None for the paper's unlimited kinematics | (1.5, 4, 4) |
+    | released_metrics | compute the released code's metrics at episode end too (a slow search by its definition) | True |
+    | num_threads | physics threads, 0 for every core | 0 |
+    | num_envs, autoreset_mode | of the vector environment; all three Gymnasium modes | 1, NEXT_STEP |
+
+    ## Reset
+    `reset(seed=, options={"replay": id or one id a world, "reset_mask": (num_envs,) bool})`. Without `replay`, world i
+    draws its trials from the split with seed + i.
+    """
+
+    metadata = {"render_modes": ["rgb_array", "human"], "render_fps": 30, "autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012
+
+    def __init__(
+        self, num_envs: int = 1, *, autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP, **options: Any
+    ):
+        if num_envs < 1:
+            raise ValueError(f"num_envs must be at least 1, got {num_envs}")
+        self.num_envs = num_envs
+        self.autoreset_mode = AutoresetMode(autoreset_mode)
+        self.task = HandoverTask(num_envs, make_options(options))
+        self.options = self.task.options
+        self.replay_ids = self.task.store.ids(self.options.split)
+        if not self.replay_ids:
+            raise ValueError(f"split {self.options.split!r} of {self.options.replays} has no trials; try split='all'")
+        self.render_mode = self.options.render_mode
+        self.metadata = self.metadata | {"render_fps": round(self.task.fps), "autoreset_mode": self.autoreset_mode}
+        self.single_action_space = control.action_space(self.options.control_mode)
+        self.single_observation_space = observations.observation_space(self.options.obs_mode)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self._rngs = [seeding.np_random(None)[0] for _ in range(num_envs)]
+        self._idle = np.ones(num_envs, dtype=bool)  # not running: never reset, or ended and not yet reset
+        self._started = False
+        self._renderer: Any = None
+
+    def reset(
+        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Start new episodes in all worlds, or in those of `options["reset_mask"]`. See the class."""
+        options = options or {}
+        unknown = [key for key in options if key not in _RESET_OPTIONS]
+        if unknown:
+            raise ValueError(f"unknown reset option {unknown[0]!r}; choose from {', '.join(_RESET_OPTIONS)}")
+        mask = self._check_mask(options.get("reset_mask"))
+        if not self._started and not mask.all():
+            raise ValueError("the first reset must start all worlds: leave options['reset_mask'] out")
+        self._seed(seed, mask)
+        self._begin(mask, options.get("replay"))
+        self._started = True
+        if self.render_mode == "human":
+            self.render()
+        return self._observation(), self._step_info(mask)
+
+    def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """Advance every world by one recorded frame.
+
+        With autoreset disabled a world that has ended stands still, its flags unchanged, until it is reset.
+
+        Raises:
+            ValueError: actions of a wrong shape or with NaN; the message names the world.
+        """
+        if not self._started:
+            raise RuntimeError("step was called before reset")
+        action = torch.as_tensor(np.asarray(actions)).double()
+        control.check_action(action, self.num_envs)
+        on = ~self._idle
+        reward = self.task.advance(action, torch.from_numpy(on)).numpy()
+        status = self.task.status.numpy()
+        ended = status != EpisodeStatus.RUNNING
+        terminated = (status == EpisodeStatus.REACHED) | (status == EpisodeStatus.DIVERGED)
+        truncated = ended & ~terminated
+        finished = on & ended
+        final = self._final_info(finished) if finished.any() else {}
+        everywhere = np.ones(self.num_envs, dtype=bool)
+        if self.autoreset_mode == AutoresetMode.SAME_STEP and finished.any():
+            last_observation, last_info = self._observation(), self._step_info(finished)
+            self._begin(finished, None)
+            final_obs = np.full(self.num_envs, None, dtype=object)
+            for i in np.flatnonzero(finished):
+                final_obs[i] = _world(last_observation, i)
+            info = self._step_info(everywhere)
+            info |= {
+                "final_obs": final_obs,
+                "_final_obs": finished,
+                "final_info": last_info | final,
+                "_final_info": finished,
+            }
+        else:
+            if self.autoreset_mode == AutoresetMode.NEXT_STEP:
+                terminated, truncated = terminated & on, truncated & on
+                if self._idle.any():
+                    self._begin(self._idle.copy(), None)
+            self._idle |= finished
+            info = self._step_info(everywhere) | final
+        if self.render_mode == "human":
+            self.render()
+        return self._observation(), reward, terminated, truncated, info
+
+    def render(self) -> tuple[np.ndarray, ...] | None:
+        """One picture (H, W, 3) uint8 a world; in human mode world 0 is shown in a window instead."""
+        if self.render_mode == "rgb_array":
+            return tuple(self.render_world(i) for i in range(self.num_envs))
+        if self.render_mode == "human":
+            self._get_renderer().show(self.task.scene, 0, self.task.replay_of(0), int(self.task.time[0]))
+            return None
+        raise ValueError("render_mode is None; make the environment with render_mode='rgb_array' or 'human'")
+
+    def render_world(self, world: int) -> np.ndarray:
+        """Picture (H, W, 3) uint8 of one world, whatever the render mode."""
+        task = self.task
+        return self._get_renderer().draw(task.scene, world, task.replay_of(world), int(task.time[world]))
+
+    def episode_record(self, world: int) -> dict[str, Any]:
+        """See `HandoverTask.record`: what is needed to score this world's last episode again, until it is reset."""
+        return self.task.record(world)
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """Free the renderer."""
+        if self._renderer is not None:
+            self._renderer.close()
+            self._renderer = None
+
+    def _seed(self, seed: int | Sequence[int | None] | None, mask: np.ndarray) -> None:
+        if seed is None:
+            return
+        seeds = [int(seed) + i for i in range(self.num_envs)] if isinstance(seed, int | np.integer) else list(seed)
+        if len(seeds) != self.num_envs:
+            raise ValueError(f"seed needs one number or {self.num_envs}, got {len(seeds)}")
+        for i, s in enumerate(seeds):
+            if s is not None and mask[i]:
+                self._rngs[i] = seeding.np_random(s)[0]
+
+    def _begin(self, mask: np.ndarray, replay: str | Sequence[str | None] | None) -> None:
+        """Start the worlds of the mask with the trials asked for, else drawn with each world's own generator."""
+        asked: list[str | None] = (
+            [replay] * self.num_envs if replay is None or isinstance(replay, str) else list(replay)
+        )
+        if len(asked) != self.num_envs:
+            raise ValueError(f"options['replay'] needs one id or {self.num_envs}, got {len(asked)}")
+        worlds = np.flatnonzero(mask)
+        ids = [asked[w] or self.replay_ids[int(self._rngs[w].integers(len(self.replay_ids)))] for w in worlds]
+        self.task.begin(torch.from_numpy(worlds), ids)
+        self._idle[mask] = False
+
+    def _observation(self) -> Any:
+        out = self.task.observation()
+        return out.numpy() if isinstance(out, Tensor) else {k: v.numpy() for k, v in out.items()}
+
+    def _step_info(self, mask: np.ndarray) -> dict[str, Any]:
+        """Info of the worlds of the mask, in Gymnasium's vector form: (B,) arrays and `_key` masks."""
+        task = self.task
+        return _masked(
+            mask,
+            replay=np.array([task.replay_of(i).id for i in np.flatnonzero(mask)], dtype=object),
+            goal_distance=task.d.numpy()[mask],
+            depth=task.depth.numpy()[mask],
+            giver_force=task.scene.giver_force.numpy()[mask],
+        )
+
+    def _final_info(self, finished: np.ndarray) -> dict[str, Any]:
+        worlds = torch.from_numpy(np.flatnonzero(finished))
+        values = {key: value.numpy() for key, value in self.task.metrics(worlds).items()}
+        status = np.array([EpisodeStatus(s).name for s in self.task.status[worlds].tolist()], dtype=object)
+        return _masked(finished, **values, status=status)
+
+    def _check_mask(self, mask: Any) -> np.ndarray:
+        if mask is None:
+            return np.ones(self.num_envs, dtype=bool)
+        if not isinstance(mask, np.ndarray) or mask.dtype != bool or mask.shape != (self.num_envs,) or not mask.any():
+            raise ValueError(
+                f"options['reset_mask'] must be a bool array of shape ({self.num_envs},) with a True, got {mask!r}"
+            )
+        return mask
+
+    def _get_renderer(self) -> Any:
+        if self._renderer is None:
+            from dexh2r_gym.render import SceneRenderer
+
+            self._renderer = SceneRenderer()
+        return self._renderer
+
+
+def _masked(mask: np.ndarray, **values: np.ndarray) -> dict[str, Any]:
+    """Values (n,) of the worlds of a mask (B,) as (B,) arrays, each with its `_key` mask."""
+    info: dict[str, Any] = {}
+    for key, value in values.items():
+        out = np.full(len(mask), None if value.dtype == object else 0, dtype=value.dtype)
+        out[mask] = value
+        info[key], info[f"_{key}"] = out, mask.copy()
+    return info
+
+
+def _world(observation: Any, i: int) -> Any:
+    """Observation of one world."""
+    return {k: v[i].copy() for k, v in observation.items()} if isinstance(observation, dict) else observation[i].copy()
+
+
+def make_options(options: dict[str, Any]) -> HandoverOptions:
+    """Options from keyword arguments; an unknown name is an error that lists the valid ones."""
+    valid = HandoverOptions.__dataclass_fields__
+    unknown = [name for name in options if name not in valid]
+    if unknown:
+        raise ValueError(f"unknown argument {unknown[0]!r}; choose from {', '.join(valid)}, num_envs, autoreset_mode")
+    return HandoverOptions(**options)

@@ -1,0 +1,77 @@
+"""The recorded trials an environment has drawn so far, as flat tensors that worlds index by frame."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from dexh2r_gym.giver import GiverHand
+from dexh2r_gym.objects import ObjectBatch
+from dexh2r_gym.replay import MAX_GOALS, Replay, ReplayStore
+
+
+class Recordings:
+    """Loads trials on first use and keeps them: world w at time t looks at row `offset[trial[w]] + t`.
+
+    Attributes:
+        object_pose: (N, 7) float64, all frames of all loaded trials one after another.
+        giver_bones: (N, 16, 7) float64, poses of the giver's bones.
+        goal_free: (N, G) bool, G = MAX_GOALS.
+        goal_pose, goal_joints: (n, G, 7) in the object frame and (n, G, 22), per trial, padded with copies of goal 0
+            whose `goal_free` is False.
+        offset, length, object_index: (n,) per trial.
+        objects: the solids of the loaded trials, indexed by `object_index`.
+    """
+
+    def __init__(self, store: ReplayStore):
+        self._store = store
+        self._index: dict[str, int] = {}
+        self._object_names: list[str] = []
+        self.replays: list[Replay] = []
+        self.object_pose = torch.zeros(0, 7, dtype=torch.float64)
+        self.giver_bones = torch.zeros(0, 16, 7, dtype=torch.float64)
+        self.goal_free = torch.zeros(0, MAX_GOALS, dtype=torch.bool)
+        self.goal_pose = torch.zeros(0, MAX_GOALS, 7, dtype=torch.float64)
+        self.goal_joints = torch.zeros(0, MAX_GOALS, 22, dtype=torch.float64)
+        self.offset = torch.zeros(0, dtype=torch.long)
+        self.length = torch.zeros(0, dtype=torch.long)
+        self.object_index = torch.zeros(0, dtype=torch.long)
+        self.objects: ObjectBatch
+
+    def indices(self, ids: Sequence[str]) -> Tensor:
+        """Trial numbers (n,) of these replay ids, loading those not seen before."""
+        new = [i for i in dict.fromkeys(ids) if i not in self._index]
+        if new:
+            self._load([self._store.replay(i) for i in new])
+        return torch.tensor([self._index[i] for i in ids])
+
+    def _load(self, replays: list[Replay]) -> None:
+        for r in replays:
+            self._index[r.id] = len(self._index)
+            if r.object not in self._object_names:
+                self._object_names.append(r.object)
+        self.replays += replays
+        frames = torch.tensor([r.num_frames for r in replays])
+        self.offset = torch.cat((self.offset, len(self.object_pose) + frames.cumsum(0) - frames))
+        self.length = torch.cat((self.length, frames))
+        numbers = torch.tensor([self._object_names.index(r.object) for r in replays])
+        self.object_index = torch.cat((self.object_index, numbers))
+        self.object_pose = torch.cat([self.object_pose] + [r.object_pose for r in replays])
+        bones = [GiverHand(r.side, r.betas).bone_poses(r.giver) for r in replays]
+        self.giver_bones = torch.cat([self.giver_bones, *bones])
+        self.goal_free = torch.cat([self.goal_free] + [_pad(r.goal_free) for r in replays])
+        self.goal_pose = torch.cat([self.goal_pose] + [_repeat_first(r.goal_pose) for r in replays])
+        self.goal_joints = torch.cat([self.goal_joints] + [_repeat_first(r.goal_joints) for r in replays])
+        self.objects = ObjectBatch([self._store.object_model(name) for name in self._object_names])
+
+
+def _pad(free: Tensor) -> Tensor:
+    """(T, G) -> (T, MAX_GOALS), goals that do not exist are not free."""
+    return torch.nn.functional.pad(free, (0, MAX_GOALS - free.shape[1]))
+
+
+def _repeat_first(goals: Tensor) -> Tensor:
+    """(G, k) -> (1, MAX_GOALS, k), goals that do not exist repeat the first."""
+    return torch.cat((goals, goals[:1].expand(MAX_GOALS - len(goals), -1)))[None]

@@ -1,0 +1,215 @@
+"""The handover task for B worlds: goals, alignment, penetration, status; everything but Gymnasium's conventions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dexh2r_gym.alignment import (
+    REACHED_DISTANCE,
+    START_DISTANCE,
+    advance,
+    alignment_fraction,
+    goal_poses_world,
+    nearest_goal,
+)
+from dexh2r_gym.envs import control, observations, rewards
+from dexh2r_gym.envs.options import HandoverOptions
+from dexh2r_gym.envs.recordings import Recordings
+from dexh2r_gym.envs.trace import EpisodeTrace
+from dexh2r_gym.metrics import approach_metrics, hand_object_depth, released_depth
+from dexh2r_gym.replay import Replay, ReplayStore
+from dexh2r_gym.rotations import pose_multiply, quat_from_axis_angle, quat_multiply
+from dexh2r_gym.sim import make_simulator
+from dexh2r_gym.types import EpisodeStatus, SceneState, join_hand_state, split_hand_state
+
+ALIGNMENT_DEPTH = 0.005  # m; a step of the alignment may not push the hand deeper into the object than this
+
+
+class HandoverTask:
+    """Runs episodes in B worlds. A world runs from `begin` until its `status` is no longer RUNNING.
+
+    Attributes:
+        status: (B,) `EpisodeStatus`. aligning: (B,) bool, goal pose alignment is under way.
+        d: (B,) metres to the nearest free goal, inf where none is. depth: (B,) metres, hand in object, mesh-exact.
+        time: (B,) frame of the recording.
+    """
+
+    def __init__(self, num_worlds: int, options: HandoverOptions):
+        self.options = options
+        self.store = ReplayStore.open(options.replays)
+        self.fps = self.store.fps
+        self._sim = make_simulator(options.backend, num_worlds, 1.0 / self.fps, options.num_threads)
+        self._recordings = Recordings(self.store)
+        self._trace = EpisodeTrace(num_worlds)
+        self._trial = torch.zeros(num_worlds, dtype=torch.long)
+        self._goal = torch.zeros(num_worlds, dtype=torch.long)
+        self._command_pose = torch.zeros(num_worlds, 7, dtype=torch.float64)
+        self._command_joints = torch.zeros(num_worlds, 22, dtype=torch.float64)
+        self.time = torch.zeros(num_worlds, dtype=torch.long)
+        self.aligning = torch.zeros(num_worlds, dtype=torch.bool)
+        self.status = torch.full((num_worlds,), EpisodeStatus.RUNNING, dtype=torch.long)
+        self.d = torch.full((num_worlds,), torch.inf, dtype=torch.float64)
+        self.depth = torch.zeros(num_worlds, dtype=torch.float64)
+
+    @property
+    def scene(self) -> SceneState:
+        """What the simulator shows now."""
+        return self._sim.state
+
+    def replay_of(self, world: int) -> Replay:
+        """The trial that runs in this world."""
+        return self._recordings.replays[int(self._trial[world])]
+
+    def begin(self, worlds: Tensor, replay_ids: Sequence[str]) -> None:
+        """Frame 0 of these trials in these worlds."""
+        rec = self._recordings
+        trial = rec.indices(replay_ids)
+        replays = [rec.replays[i] for i in trial.tolist()]
+        hand_pose, joints = split_hand_state(torch.stack([r.hand_start for r in replays]).double())
+        row = rec.offset[trial]
+        self._sim.reset(worlds, replays, hand_pose, joints, rec.object_pose[row], rec.giver_bones[row])
+        self._trial[worlds], self.time[worlds] = trial, 0
+        self.aligning[worlds], self.status[worlds] = False, EpisodeStatus.RUNNING
+        self._command_pose[worlds], self._command_joints[worlds] = hand_pose, joints
+        self._trace.start(worlds, int(rec.length[trial].max()))
+        started = torch.zeros_like(self.aligning)
+        started[worlds] = True
+        self._look(started)
+
+    def advance(self, action: Tensor, on: Tensor) -> Tensor:
+        """One frame of the worlds that are on, (B,) bool: command, alignment, simulation, and what came of it.
+
+        action: (B, 28), checked. Returns the reward, (B,) float64, 0 for worlds that are not on.
+        """
+        d_before = self.d
+        rec, dt, limits = self._recordings, 1.0 / self.fps, self.options.speed_limits
+        pose, joints = control.hand_target(
+            action, self._command_pose, self._command_joints, self.options.control_mode, limits, dt
+        )
+        aligning = self.aligning & on
+        if aligning.any():
+            w = aligning.nonzero().squeeze(1)
+            pose[w], joints[w] = self._align(w)
+        self._command_pose = torch.where(on[:, None], pose, self._command_pose)
+        self._command_joints = torch.where(on[:, None], joints, self._command_joints)
+        self.time = torch.where(on, self.time + 1, self.time)
+        row = rec.offset[self._trial] + self.time
+        self._sim.step(self._command_pose, self._command_joints, rec.object_pose[row], rec.giver_bones[row], on)
+        self._look(on)
+        reached = on & (self.status == EpisodeStatus.REACHED)
+        if self.options.reward_mode == "sparse":
+            return rewards.sparse(reached)
+        return torch.where(on, rewards.dense(d_before, self.d, reached, self.depth, self.scene.giver_force), 0.0)
+
+    def _align(self, w: Tensor) -> tuple[Tensor, Tensor]:
+        """The next command of goal pose alignment in worlds w (n,), with its collision check (section 4.3)."""
+        rec, dt, limits = self._recordings, 1.0 / self.fps, self.options.speed_limits
+        scene, trial = self.scene, self._trial[w]
+        # "assuming motion is linear in a short time": aim at where the object will be
+        move, turn = (scene.object_velocity[w] * dt).split(3, dim=-1)
+        now = scene.object_pose[w]
+        ahead = torch.cat((now[:, :3] + move, quat_multiply(quat_from_axis_angle(turn), now[:, 3:])), dim=-1)
+        goal = pose_multiply(ahead, rec.goal_pose[trial, self._goal[w]])
+        goal_joints = rec.goal_joints[trial, self._goal[w]]
+        pose, joints = self._command_pose[w], self._command_joints[w]
+        fraction = alignment_fraction(pose, joints, goal, goal_joints, limits, dt)
+        straight = advance(pose, joints, goal, goal_joints, fraction)
+        # blocked: turn and shape the hand, and go along with the object, before moving on
+        waiting = advance(pose, joints, goal, goal_joints, fraction * fraction.new_tensor([0.0, 1.0, 1.0]))
+        waiting[0][:, :3] += move
+        depth = hand_object_depth(join_hand_state(*straight), ahead, rec.object_index[trial], rec.objects)
+        blocked = (depth > ALIGNMENT_DEPTH) & (depth > self.depth[w]) & (fraction.squeeze(1) < 1)
+        pose = torch.where(blocked[:, None], waiting[0], straight[0])
+        return pose, torch.where(blocked[:, None], waiting[1], straight[1])
+
+    def _look(self, on: Tensor) -> None:
+        """Goals, d, depth and status of the worlds that moved, and their frame of the trace."""
+        rec, scene, trial = self._recordings, self.scene, self._trial
+        row = rec.offset[trial] + self.time
+        goals = goal_poses_world(rec.goal_pose[trial], scene.object_pose)
+        goal, d = nearest_goal(scene.hand_pose, goals, rec.goal_free[row])
+        self._goal, self.d = torch.where(on, goal, self._goal), torch.where(on, d, self.d)
+        self.depth = torch.where(on, self._penetration(), self.depth)
+        last = self.time >= rec.length[trial] - 1
+        reached = (self.d < REACHED_DISTANCE) & (self.aligning | (self.options.alignment == "none"))
+        timeout = torch.where(self.aligning, EpisodeStatus.TIMEOUT_ALIGNMENT, EpisodeStatus.TIMEOUT_APPROACH)
+        status = torch.where(last, timeout, EpisodeStatus.RUNNING)
+        status = torch.where(reached, EpisodeStatus.REACHED, status)
+        status = torch.where(scene.diverged, EpisodeStatus.DIVERGED, status)
+        self.status = torch.where(on, status, self.status)
+        hand_state = join_hand_state(scene.hand_pose, scene.hand_joints)
+        self._trace.append(
+            on,
+            hand_state=hand_state,
+            object_pose=scene.object_pose,
+            d=self.d,
+            depth=self.depth,
+            giver_force=scene.giver_force,
+        )
+        if self.options.alignment == "env":
+            begins = on & ~self.aligning & (self.d < START_DISTANCE[self.options.mode]) & (status == 0)
+            self.aligning |= begins
+            self._trace.alignment_begin = torch.where(begins, self.time + 1, self._trace.alignment_begin)
+
+    def _penetration(self) -> Tensor:
+        """Mesh-exact depth of the hand in the object, (B,) metres."""
+        scene, rec = self.scene, self._recordings
+        state = join_hand_state(scene.hand_pose, scene.hand_joints)
+        return hand_object_depth(state, scene.object_pose, rec.object_index[self._trial], rec.objects).double()
+
+    # what goes out
+
+    def observation(self) -> Tensor | dict[str, Tensor]:
+        """See `dexh2r_gym.envs.observations`."""
+        rec, trial = self._recordings, self._trial
+        return observations.state_observation(
+            self.scene,
+            rec.giver_bones[rec.offset[trial] + self.time],
+            pose_multiply(self.scene.object_pose, rec.goal_pose[trial, self._goal]),
+            rec.goal_joints[trial, self._goal],
+            self.d,
+            self.aligning,
+            self.time / (rec.length[trial] - 1).clamp_min(1),
+            self.options.obs_mode,
+        )
+
+    def metrics(self, worlds: Tensor) -> dict[str, Tensor]:
+        """Scores of the finished episodes of worlds (n,): `dexh2r_gym.metrics`, max_giver_force (N), end_frame."""
+        trace, length = self._trace, self._trace.length[worlds]
+        longest = int(length.max())
+        released = None
+        if self.options.released_metrics:
+            released = torch.zeros(len(worlds), longest, dtype=torch.float64)
+            for i, (world, t) in enumerate(zip(worlds.tolist(), length.tolist(), strict=True)):
+                states, poses = trace.hand_state[world, :t], trace.object_pose[world, :t]
+                released[i, :t] = released_depth(states, poses, self.replay_of(world).object_model)
+        scores = approach_metrics(
+            depth=trace.depth[worlds, :longest],
+            palm=trace.hand_state[worlds, :longest, :3],
+            length=length,
+            reached=self.status[worlds] == EpisodeStatus.REACHED,
+            alignment_begin=trace.alignment_begin[worlds],
+            released_depth=released,
+        )
+        force = torch.where(torch.arange(longest) < length[:, None], trace.giver_force[worlds, :longest], 0.0)
+        return scores | {"max_giver_force": force.amax(dim=1), "end_frame": length - 1}
+
+    def record(self, world: int) -> dict[str, Any]:
+        """All that is needed to score the last episode of this world again, as numpy arrays and plain values."""
+        replay, trace, length = self.replay_of(world), self._trace, int(self._trace.length[world])
+        frames = {name: getattr(trace, name)[world, :length].numpy().copy() for name, _ in trace.SIZES}
+        return frames | {
+            "replay": replay.id,
+            "object": replay.object,
+            "subject": replay.subject,
+            "kind": replay.kind,
+            "mode": self.options.mode,
+            "fps": self.fps,
+            "status": EpisodeStatus(int(self.status[world])).name,
+            "frames": length,
+            "alignment_begin": int(trace.alignment_begin[world]),
+        }

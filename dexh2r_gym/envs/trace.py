@@ -1,0 +1,49 @@
+"""What happened in the running episode of every world, kept frame by frame for scoring."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from dexh2r_gym.types import HAND_STATE_SIZE
+
+
+class EpisodeTrace:
+    """Padded buffers of B worlds by T frames; they grow when a longer recording comes.
+
+    Attributes:
+        hand_state (B, T, 28), object_pose (B, T, 7), d (B, T) metres, depth (B, T) metres mesh-exact,
+        giver_force (B, T) newtons; length (B,) frames written; alignment_begin (B,) frame or -1.
+    """
+
+    SIZES = (("hand_state", (HAND_STATE_SIZE,)), ("object_pose", (7,)), ("d", ()), ("depth", ()), ("giver_force", ()))
+
+    def __init__(self, num_worlds: int):
+        self._worlds = torch.arange(num_worlds)
+        self.hand_state: Tensor
+        self.object_pose: Tensor
+        self.d: Tensor
+        self.depth: Tensor
+        self.giver_force: Tensor
+        for name, size in self.SIZES:
+            setattr(self, name, torch.zeros(num_worlds, 0, *size, dtype=torch.float64))
+        self.length = torch.zeros(num_worlds, dtype=torch.long)
+        self.alignment_begin = torch.full((num_worlds,), -1, dtype=torch.long)
+
+    def start(self, worlds: Tensor, num_frames: int) -> None:
+        """Begin new episodes in worlds (n,), of at most num_frames frames."""
+        missing = num_frames - self.d.shape[1]
+        if missing > 0:
+            for name, size in self.SIZES:
+                old = getattr(self, name)
+                setattr(self, name, torch.cat((old, old.new_zeros(len(old), missing, *size)), dim=1))
+        self.length[worlds] = 0
+        self.alignment_begin[worlds] = -1
+
+    def append(self, on: Tensor, **frame: Tensor) -> None:
+        """Write one frame, (B, ...) by name, of the worlds that are on, (B,) bool."""
+        worlds = self._worlds[on]
+        at = self.length[worlds]
+        for name, value in frame.items():
+            getattr(self, name)[worlds, at] = value[worlds].double()
+        self.length[worlds] += 1

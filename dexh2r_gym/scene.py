@@ -1,0 +1,88 @@
+"""Hand, object and giver as one MuJoCo model, compiled once per object and re-dressed for each giver."""
+
+from __future__ import annotations
+
+import copy
+from functools import lru_cache
+
+import mujoco
+
+from dexh2r_gym.giver import GiverHand, add_giver, set_giver_geoms
+from dexh2r_gym.hand import add_hand
+from dexh2r_gym.objects import ObjectModel, add_object
+from dexh2r_gym.types import NUM_GIVER_JOINTS
+
+SUBSTEPS_PER_SECOND = 240
+OBJECT_WELD_TIME = 0.02  # seconds, time constant of the weld that holds the object to its recorded pose
+OBJECT_WELD_IMPEDANCE = 0.95
+
+
+def scene_spec(obj: ObjectModel, *, visuals: bool) -> mujoco.MjSpec:
+    """The scene before compilation: ShadowHand, object on a soft weld to the mocap body `object_target`, giver."""
+    spec = mujoco.MjSpec()
+    spec.modelname = "handover"
+    option = spec.option
+    option.timestep = 1.0 / SUBSTEPS_PER_SECOND
+    option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
+    option.cone = mujoco.mjtCone.mjCONE_PYRAMIDAL
+    option.iterations = 20
+    option.ls_iterations = 10
+    option.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET  # a diverged world must say so, not start again
+    if visuals:
+        add_surroundings(spec)
+    add_hand(spec, visuals=visuals)
+    add_object(spec, obj, visuals=visuals)
+    add_giver(spec, visuals=visuals)
+    spec.worldbody.add_body(name="object_target", mocap=True)
+    weld = spec.add_equality(name="object_held", type=mujoco.mjtEq.mjEQ_WELD, objtype=mujoco.mjtObj.mjOBJ_BODY)
+    weld.name1, weld.name2 = "object_target", "object"
+    weld.data[:] = [0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1]  # anchor at the object's origin, no offset, torque scale 1
+    weld.solref[:] = [OBJECT_WELD_TIME, 1.0]
+    weld.solimp[:3] = [OBJECT_WELD_IMPEDANCE, OBJECT_WELD_IMPEDANCE, 0.001]
+    for i in range(NUM_GIVER_JOINTS):
+        spec.add_sensor(
+            name=f"giver_force_{i}",
+            type=mujoco.mjtSensor.mjSENS_CONTACT,
+            objtype=mujoco.mjtObj.mjOBJ_BODY,
+            objname=f"giver_{i}",
+            intprm=[1 << int(mujoco.mjtConDataField.mjCONDATA_FORCE), 3, 1],  # net force of all its contacts, one slot
+        )
+    return spec
+
+
+def add_surroundings(spec: mujoco.MjSpec) -> None:
+    """Floor, sky and light, for pictures."""
+    spec.visual.global_.offwidth, spec.visual.global_.offheight = 1920, 1080
+    spec.visual.headlight.ambient[:] = 0.35
+    spec.visual.headlight.diffuse[:] = 0.45
+    spec.visual.quality.shadowsize = 4096
+    spec.add_texture(
+        name="sky",
+        type=mujoco.mjtTexture.mjTEXTURE_SKYBOX,
+        builtin=mujoco.mjtBuiltin.mjBUILTIN_GRADIENT,
+        rgb1=[0.75, 0.82, 0.9],
+        rgb2=[0.95, 0.96, 0.98],
+        width=256,
+        height=256,
+    )
+    spec.worldbody.add_geom(
+        name="floor",
+        type=mujoco.mjtGeom.mjGEOM_PLANE,
+        size=[3, 3, 0.05],
+        rgba=[0.82, 0.82, 0.80, 1],
+        contype=0,
+        conaffinity=0,
+    )
+    spec.worldbody.add_light(pos=[-0.6, -1.2, 2.6], dir=[0.3, 0.55, -0.8], diffuse=[0.6, 0.6, 0.6], castshadow=True)
+
+
+@lru_cache(maxsize=128)
+def _compiled(obj: ObjectModel, visuals: bool) -> mujoco.MjModel:
+    return scene_spec(obj, visuals=visuals).compile()
+
+
+def scene_model(obj: ObjectModel, giver: GiverHand, *, visuals: bool = False) -> mujoco.MjModel:
+    """A model of its own for this object and this giver. All of them share one data layout, as `mujoco.batch` needs."""
+    model = copy.copy(_compiled(obj, visuals))
+    set_giver_geoms(model, giver)
+    return model

@@ -1,0 +1,52 @@
+"""Simulators: small classes that move the scene; nothing about tasks, rewards or policies.
+
+`kinematic` is the paper's own evaluation (the hand goes where it is told), `mujoco` steps many worlds on a thread pool.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from torch import Tensor
+
+from dexh2r_gym.replay import Replay
+from dexh2r_gym.types import SceneState
+
+BACKENDS = ("mujoco", "kinematic")
+
+
+class Simulator(Protocol):
+    """Moves B worlds by one recorded frame at a time. Poses (B, 7) in the world frame, metres and radians."""
+
+    state: SceneState  # live: read after reset or step
+
+    def reset(
+        self,
+        worlds: Tensor,
+        replays: Sequence[Replay],
+        hand_pose: Tensor,
+        joints: Tensor,
+        object_pose: Tensor,
+        giver_bones: Tensor,
+    ) -> None:
+        """Put worlds (n,) of the given trials into a state at rest; the other worlds stay as they are."""
+
+    def step(self, hand_pose: Tensor, joints: Tensor, object_pose: Tensor, giver_bones: Tensor, active: Tensor) -> None:
+        """Advance the active worlds (B,) by one frame, towards targets that hold at its end.
+
+        hand_pose (B, 7), joints (B, 22): commanded. object_pose (B, 7), giver_bones (B, 16, 7): recorded.
+        """
+
+
+def make_simulator(backend: str, num_worlds: int, dt: float, num_threads: int = 0) -> Simulator:
+    """The simulator of that name. dt: seconds of one recorded frame. num_threads: 0 for every core."""
+    if backend == "mujoco":
+        from dexh2r_gym.sim.mujoco import MujocoSimulator
+
+        return MujocoSimulator(num_worlds, dt, num_threads)
+    if backend == "kinematic":
+        from dexh2r_gym.sim.kinematic import KinematicSimulator
+
+        return KinematicSimulator(num_worlds, dt)
+    raise ValueError(f"unknown backend {backend!r}; choose one of {', '.join(BACKENDS)}")

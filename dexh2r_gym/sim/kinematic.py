@@ -1,0 +1,53 @@
+"""The paper's evaluation without physics: hand, object and giver are where they are told to be."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from dexh2r_gym.replay import Replay
+from dexh2r_gym.rotations import pose_velocity
+from dexh2r_gym.types import HAND_STATE_SIZE, NUM_JOINTS, SceneState
+
+
+class KinematicSimulator:
+    """See `dexh2r_gym.sim.Simulator`. Forces are zero; velocities are differences of consecutive frames."""
+
+    def __init__(self, num_worlds: int, dt: float):
+        identity = torch.tensor([0.0, 0, 0, 1, 0, 0, 0], dtype=torch.float64).repeat(num_worlds, 1)
+        self._dt = dt
+        self.state = SceneState(
+            hand_pose=identity.clone(),
+            hand_joints=identity.new_zeros(num_worlds, NUM_JOINTS),
+            hand_velocity=identity.new_zeros(num_worlds, HAND_STATE_SIZE),
+            object_pose=identity.clone(),
+            object_velocity=identity.new_zeros(num_worlds, 6),
+            giver_force=identity.new_zeros(num_worlds),
+            diverged=torch.zeros(num_worlds, dtype=torch.bool),
+        )
+
+    def reset(
+        self,
+        worlds: Tensor,
+        replays: Sequence[Replay],
+        hand_pose: Tensor,
+        joints: Tensor,
+        object_pose: Tensor,
+        giver_bones: Tensor,
+    ) -> None:
+        s = self.state
+        s.hand_pose[worlds], s.hand_joints[worlds], s.object_pose[worlds] = hand_pose, joints, object_pose
+        s.hand_velocity[worlds] = 0
+        s.object_velocity[worlds] = 0
+
+    def step(self, hand_pose: Tensor, joints: Tensor, object_pose: Tensor, giver_bones: Tensor, active: Tensor) -> None:
+        s, on = self.state, active[:, None]
+        palm = pose_velocity(s.hand_pose, hand_pose, self._dt)
+        velocity = torch.cat((palm, (joints - s.hand_joints) / self._dt), dim=-1)
+        s.hand_velocity = torch.where(on, velocity, 0.0)
+        s.object_velocity = torch.where(on, pose_velocity(s.object_pose, object_pose, self._dt), 0.0)
+        s.hand_pose = torch.where(on, hand_pose, s.hand_pose)
+        s.hand_joints = torch.where(on, joints, s.hand_joints)
+        s.object_pose = torch.where(on, object_pose, s.object_pose)

@@ -1,0 +1,191 @@
+"""Many worlds of contact physics on a thread pool: `mujoco.batch`, one model per world."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import mujoco
+import mujoco.batch
+import numpy as np
+import torch
+from torch import Tensor
+
+from dexh2r_gym.hand import BASE_LEAD_TIME, JOINT_NAMES
+from dexh2r_gym.replay import Replay
+from dexh2r_gym.rotations import quat_conjugate, quat_from_axis_angle, quat_multiply, quat_rotate, quat_to_axis_angle
+from dexh2r_gym.scene import OBJECT_WELD_IMPEDANCE, OBJECT_WELD_TIME, SUBSTEPS_PER_SECOND, scene_model
+from dexh2r_gym.types import NUM_GIVER_JOINTS, SceneState
+
+OBJECT_LEAD_TIME = 2 * OBJECT_WELD_IMPEDANCE * OBJECT_WELD_TIME  # damping over stiffness of the weld
+MAX_SPEED = 100.0  # m/s or rad/s; a body faster than this is not physics any more
+_CONTROL = mujoco.mjtState.mjSTATE_CTRL | mujoco.mjtState.mjSTATE_MOCAP_POS | mujoco.mjtState.mjSTATE_MOCAP_QUAT
+
+
+class MujocoSimulator:
+    """See `dexh2r_gym.sim.Simulator`.
+
+    Within a frame the targets move at constant velocity, substep by substep. A servo follows a moving target late by
+    its damping over its stiffness; hand and object targets lead by that time, so that neither trails behind its recording.
+    """
+
+    def __init__(self, num_worlds: int, dt: float, num_threads: int = 0):
+        self._dt = dt
+        self._num_substeps = max(1, round(dt * SUBSTEPS_PER_SECOND))
+        self._num_worlds = num_worlds
+        self._num_threads = num_threads
+        self._models: list[mujoco.MjModel] | None = None
+        self._batch: mujoco.batch.Batch | None = None
+        self.state: SceneState
+
+    def _start(self, model: mujoco.MjModel) -> None:
+        """Everything that needs a first model: all models share its layout."""
+        n = self._num_worlds
+        model = _with_timestep(model, self._dt / self._num_substeps)
+        self._models = [model] * n
+        self._batch = batch = mujoco.batch.Batch(model, nsim=n, nthread=self._num_threads)
+        self._qpos, self._qvel = (torch.from_numpy(batch.bind(x)) for x in ("qpos", "qvel"))
+        self._mocap_pos, self._mocap_quat = (torch.from_numpy(batch.bind(x)) for x in ("mocap_pos", "mocap_quat"))
+        self._ctrl = torch.from_numpy(batch.bind("ctrl"))
+
+        def qpos_at(name: str) -> int:
+            return int(model.joint(name).qposadr[0])
+
+        def dof_at(name: str) -> int:
+            return int(model.joint(name).dofadr[0])
+
+        self._palm_q, self._palm_v = qpos_at("rh_base"), dof_at("rh_base")
+        self._object_q, self._object_v = qpos_at("object_free"), dof_at("object_free")
+        self._joint_q = torch.tensor([qpos_at(j) for j in JOINT_NAMES])
+        self._joint_v = torch.tensor([dof_at(j) for j in JOINT_NAMES])
+        self._joint_u = torch.tensor([int(model.actuator(j).id) for j in JOINT_NAMES])
+        mocap = ["rh_target", "object_target"] + [f"giver_{i}" for i in range(NUM_GIVER_JOINTS)]
+        self._mocap = torch.tensor([int(model.body(name).mocapid[0]) for name in mocap])
+        self._lead = torch.tensor([BASE_LEAD_TIME, OBJECT_LEAD_TIME] + [0.0] * NUM_GIVER_JOINTS, dtype=torch.float64)
+        sensors = [int(model.sensor(f"giver_force_{i}").adr[0]) for i in range(NUM_GIVER_JOINTS)]
+        self._force = (torch.tensor(sensors)[:, None] + torch.arange(3)).flatten()
+        # where each mocap body was told to be at the end of the last frame, and the joints: (n, 18, 7), (n, 22)
+        self._last_mocap = torch.zeros(n, len(mocap), 7, dtype=torch.float64)
+        self._last_mocap[..., 3] = 1
+        self._last_joints = torch.zeros(n, len(JOINT_NAMES), dtype=torch.float64)
+        self._giver_force = torch.zeros(n, dtype=torch.float64)
+        self._diverged = torch.zeros(n, dtype=torch.bool)
+
+    def reset(
+        self,
+        worlds: Tensor,
+        replays: Sequence[Replay],
+        hand_pose: Tensor,
+        joints: Tensor,
+        object_pose: Tensor,
+        giver_bones: Tensor,
+    ) -> None:
+        for world, replay in zip(worlds.tolist(), replays, strict=True):
+            model = _scene_of(
+                replay.object_model, replay.side, tuple(replay.betas.tolist()), self._dt / self._num_substeps
+            )
+            if self._batch is None:
+                self._start(model)
+            assert self._models is not None
+            self._models[world] = model
+        assert self._batch is not None
+        self._batch.set_models(self._models)
+        self._batch.reset(ids=worlds.numpy().astype(np.int32), stage=mujoco.mjtStage.mjSTAGE_NONE)
+        poses = torch.cat((hand_pose[:, None], object_pose[:, None], giver_bones.to(hand_pose)), dim=1)
+        self._last_mocap[worlds] = poses
+        self._last_joints[worlds] = joints.double()
+        self._qpos[worlds, self._palm_q : self._palm_q + 7] = hand_pose
+        self._qpos[worlds, self._object_q : self._object_q + 7] = object_pose
+        self._qpos[worlds[:, None], self._joint_q] = self._last_joints[worlds]
+        self._mocap_pos[worlds[:, None], self._mocap] = poses[..., :3]
+        self._mocap_quat[worlds[:, None], self._mocap] = poses[..., 3:]
+        self._ctrl[worlds[:, None], self._joint_u] = self._last_joints[worlds]
+        self._giver_force[worlds] = 0
+        self._diverged[worlds] = False
+        self._read_state()
+
+    def step(self, hand_pose: Tensor, joints: Tensor, object_pose: Tensor, giver_bones: Tensor, active: Tensor) -> None:
+        assert self._batch is not None, "reset comes before step"
+        ids = (active & ~self._diverged).nonzero().squeeze(1)
+        if len(ids) == 0:
+            return
+        target = torch.cat((hand_pose[:, None], object_pose[:, None], giver_bones.to(hand_pose)), dim=1)[ids]
+        control = self._substep_controls(ids, target, joints[ids])
+        try:
+            record = self._batch.rollout(
+                self._num_substeps,
+                control=control.numpy(),
+                control_spec=int(_CONTROL),
+                record=("sensordata",),
+                ids=ids.numpy().astype(np.int32),
+            )
+        except mujoco.batch.SimulationError as error:
+            self._diverged[torch.as_tensor(np.asarray(error.ids, dtype=np.int64))] = True
+            self._giver_force[ids] = 0
+        else:
+            force = torch.from_numpy(record["sensordata"])[..., self._force].unflatten(
+                -1, (-1, 3)
+            )  # (n, substeps, 16, 3)
+            self._giver_force[ids] = force.norm(dim=-1).sum(dim=-1).amax(dim=-1)
+        self._last_mocap[ids] = target
+        self._last_joints[ids] = joints[ids]
+        self._read_state()
+
+    def _substep_controls(self, ids: Tensor, target: Tensor, joints: Tensor) -> Tensor:
+        """Controls of every substep, (n, substeps, nu + 7 * nmocap), for worlds ids;
+
+        target (n, 18, 7), joints (n, 22): at the end of the frame.
+        """
+        n, k = len(ids), self._num_substeps
+        time = torch.arange(1, k + 1, dtype=torch.float64) / k  # (k,) parts of the frame
+        last = self._last_mocap[ids]
+        ahead = time[:, None] + self._lead / self._dt  # (k, 18)
+        step = target[..., :3] - last[..., :3]
+        position = last[:, None, :, :3] + ahead[..., None] * step[:, None]
+        turn = quat_to_axis_angle(quat_multiply(target[..., 3:], quat_conjugate(last[..., 3:])))
+        rotation = quat_multiply(quat_from_axis_angle(ahead[..., None] * turn[:, None]), last[:, None, :, 3:])
+        pos = self._mocap_pos[ids][:, None].repeat(1, k, 1, 1)
+        quat = self._mocap_quat[ids][:, None].repeat(1, k, 1, 1)
+        pos[:, :, self._mocap], quat[:, :, self._mocap] = position, rotation
+        ctrl = self._ctrl[ids][:, None].repeat(1, k, 1)
+        last_joints = self._last_joints[ids]
+        ctrl[:, :, self._joint_u] = last_joints[:, None] + time[:, None] * (joints - last_joints)[:, None]
+        return torch.cat((ctrl, pos.reshape(n, k, -1), quat.reshape(n, k, -1)), dim=-1)
+
+    def _read_state(self) -> None:
+        pq, pv, oq, ov = self._palm_q, self._palm_v, self._object_q, self._object_v
+        palm, thing = self._qpos[:, pq : pq + 7], self._qpos[:, oq : oq + 7]
+        palm_spin = quat_rotate(palm[:, 3:], self._qvel[:, pv + 3 : pv + 6])  # MuJoCo's is in the body frame
+        thing_spin = quat_rotate(thing[:, 3:], self._qvel[:, ov + 3 : ov + 6])
+        joint_velocity = self._qvel[:, self._joint_v]
+        hand_velocity = torch.cat((self._qvel[:, pv : pv + 3], palm_spin, joint_velocity), dim=-1)
+        bad = ~torch.isfinite(self._qpos).all(dim=-1) | ~(self._qvel.abs().amax(dim=-1) < MAX_SPEED)
+        self._diverged |= bad
+
+        def sound(x: Tensor, before: Tensor | None) -> Tensor:
+            """A diverged world keeps the last values that were sound."""
+            keep = self._diverged.view(-1, *[1] * (x.ndim - 1))
+            return torch.where(keep, x.new_zeros(()) if before is None else before, x)
+
+        old = getattr(self, "state", None)
+        self.state = SceneState(
+            hand_pose=sound(palm, old and old.hand_pose),
+            hand_joints=sound(self._qpos[:, self._joint_q], old and old.hand_joints),
+            hand_velocity=sound(hand_velocity, None),
+            object_pose=sound(thing, old and old.object_pose),
+            object_velocity=sound(torch.cat((self._qvel[:, ov : ov + 3], thing_spin), dim=-1), None),
+            giver_force=self._giver_force.clone(),
+            diverged=self._diverged.clone(),
+        )
+
+
+@lru_cache(maxsize=1024)
+def _scene_of(obj, side: str, betas: tuple[float, ...], timestep: float) -> mujoco.MjModel:
+    from dexh2r_gym.giver import GiverHand
+
+    return _with_timestep(scene_model(obj, GiverHand(side, torch.tensor(betas))), timestep)
+
+
+def _with_timestep(model: mujoco.MjModel, timestep: float) -> mujoco.MjModel:
+    model.opt.timestep = timestep
+    return model
