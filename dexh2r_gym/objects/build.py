@@ -13,6 +13,7 @@ import trimesh
 from dexh2r_gym.objects import decompose
 from dexh2r_gym.objects.geometry import (
     GRID_SPACING,
+    decimate,
     distance_grid,
     hull_vertices,
     reduce_hull,
@@ -21,6 +22,8 @@ from dexh2r_gym.objects.geometry import (
 )
 from dexh2r_gym.objects.grid import decode_grid, encode_grid
 from dexh2r_gym.objects.model import MAX_PARTS, ObjectModel
+
+MAX_VISUAL_FACES = 4000
 
 
 def build_object(
@@ -77,6 +80,26 @@ def build_object(
     )
 
 
+def load_mesh(path: str | Path, scale: float = 1.0) -> trimesh.Trimesh:
+    """A mesh file (obj, ply, stl ...) as one mesh, metres once multiplied by `scale`; texture is dropped, seams are closed."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no mesh file at {path}")
+    try:
+        mesh = trimesh.load_mesh(path)
+    except Exception as error:
+        raise ValueError(f"{path}: cannot be read as a mesh: {error}") from error
+    if isinstance(mesh, trimesh.Scene):
+        mesh = mesh.to_mesh()
+    if not isinstance(mesh, trimesh.Trimesh) or len(mesh.faces) < 4 or not np.isfinite(mesh.vertices).all():
+        raise ValueError(f"{path}: holds no mesh of a solid")
+    mesh = trimesh.Trimesh(mesh.vertices * scale, mesh.faces)
+    longest = float(mesh.extents.max())
+    if not 0.01 <= longest <= 2.0:
+        raise ValueError(f"{path}: longest extent is {longest:.4g} m, expected 0.01 to 2; `scale` converts to metres")
+    return mesh
+
+
 def from_mesh(
     path: str | Path,
     *,
@@ -85,33 +108,20 @@ def from_mesh(
     density: float = 500.0,
     scale: float = 1.0,
     recentre: bool = False,
-    max_visual_faces: int = 4000,
 ) -> ObjectModel:
-    """An object from a mesh file (obj, ply, stl ...), metres once multiplied by `scale`.
+    """An object from a mesh file; mass in kg, else density in kg/m^3.
 
-    The mesh's own frame is kept unless recentre, so that recorded poses of that mesh stay right. Convex parts: the fewest that fit of
-    one hull, slabs across each axis, and CoACD where it is installed and the mesh is watertight (see `decompose.py`).
+    The mesh's own frame is kept unless recentre, so that recorded poses of that mesh stay right. Convex parts: the fewest
+    that fit of one hull, slabs across each axis and, for watertight meshes where it is installed, CoACD (`decompose.py`).
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no mesh file at {path}")
-    try:
-        mesh = trimesh.load(path, force="mesh")
-    except Exception as error:
-        raise ValueError(f"{path}: cannot be read as a mesh: {error}") from error
-    if len(mesh.faces) < 4 or not np.isfinite(mesh.vertices).all():
-        raise ValueError(f"{path}: not a mesh of a solid ({len(mesh.vertices)} vertices, {len(mesh.faces)} faces)")
-    mesh.apply_scale(scale)
-    largest = float(mesh.extents.max())
-    if not 0.01 <= largest <= 2.0:
-        raise ValueError(
-            f"{path}: longest extent is {largest:.4g} m, expected 0.01 to 2; give `scale` if its unit is not metres"
-        )
-    parts, method, error = decompose.best(mesh)
-    metadata = {"source": path.name, "decomposition": method, "volume_excess": round(error, 4)}
-    visual = (
-        mesh if len(mesh.faces) <= max_visual_faces else mesh.simplify_quadric_decimation(face_count=max_visual_faces)
-    )
+    mesh = load_mesh(path, scale)
+    parts, method, excess = decompose.best(mesh)
     return build_object(
-        name or path.stem, parts, mass=mass, density=density, visual=visual, metadata=metadata, recentre=recentre
+        name or Path(path).stem,
+        parts,
+        mass=mass,
+        density=density,
+        visual=decimate(mesh, MAX_VISUAL_FACES),
+        metadata={"source": Path(path).name, "decomposition": method, "volume_excess": round(excess, 4)},
+        recentre=recentre,
     )

@@ -14,7 +14,7 @@ from scipy.spatial import ConvexHull, QhullError
 from dexh2r_gym.objects.model import MAX_PARTS
 
 LEVELS = 40  # places along the axis where a cut is considered
-TOLERANCE = 0.03  # volume above the finest slabs' that is accepted to have fewer parts
+TOLERANCE = 0.01  # volume above the finest slabs' that is accepted to have fewer parts
 
 
 def _level_points(mesh: trimesh.Trimesh, axis: int, levels: np.ndarray) -> list[np.ndarray]:

@@ -11,6 +11,7 @@ import manifold3d
 import numpy as np
 import torch
 import trimesh
+from scipy import ndimage
 from scipy.spatial import ConvexHull
 
 from dexh2r_gym.objects.exact import ExactDistance
@@ -28,28 +29,34 @@ def hull_vertices(points: np.ndarray) -> np.ndarray:
 
 
 def reduce_hull(points: np.ndarray, limit: int = MAX_HULL_VERTICES) -> np.ndarray:
-    """A hull of at most `limit` of the hull's vertices and the same volume. (N, 3) -> (V, 3)
+    """A hull of at most `limit` vertices with the hull's volume and proportions. (N, 3) -> (V, 3)
 
-    Vertices are taken greedily, each time the one furthest outside of the hull so far; the little that is lost is made up
-    by growing the result about its centroid.
+    Vertices are taken greedily, each time the one furthest outside of the hull so far. What is lost at the curved sides is made
+    up by stretching the result about its centroid until its second moments, then its volume, are those of the full hull.
     """
     points = hull_vertices(points)
     if len(points) <= limit:
         return points
-    full = ConvexHull(points)
-    # A simplex of extreme points to start from: the two ends of each box axis.
+    full = trimesh.convex.convex_hull(points)
     chosen = list(dict.fromkeys([*points.argmin(0), *points.argmax(0)]))
     hull = ConvexHull(points[chosen], incremental=True, qhull_options="QJ")
     while len(chosen) < limit:
         outside = (points @ hull.equations[:, :3].T + hull.equations[:, 3]).max(1)
         outside[chosen] = -np.inf
-        worst = int(outside.argmax())
-        chosen.append(worst)
-        hull.add_points(points[[worst]])
+        chosen.append(int(outside.argmax()))
+        hull.add_points(points[chosen[-1:]])
     hull.close()
-    few = points[chosen]
-    centre = trimesh.convex.convex_hull(few).center_mass
-    return hull_vertices(centre + (few - centre) * (full.volume / ConvexHull(few).volume) ** (1 / 3))
+    few = trimesh.convex.convex_hull(points[chosen])
+    offset = few.vertices - few.center_mass
+    offset = offset * np.sqrt(_spread(full) / _spread(few))
+    offset = offset * (full.volume / ConvexHull(offset).volume) ** (1 / 3)
+    return hull_vertices(full.center_mass + offset)
+
+
+def _spread(solid: trimesh.Trimesh) -> np.ndarray:
+    """Mean squared distance of a solid's matter from its centroid along x, y and z. -> (3,) m^2"""
+    about = np.diag(solid.moment_inertia) / solid.volume
+    return about.sum() / 2 - about
 
 
 def union(parts: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -88,13 +95,38 @@ def distance_grid(
     counts = np.ceil((vertices.max(0) + GRID_PADDING - origin) / spacing).astype(int) + 1
     axes = [o + spacing * np.arange(n) for o, n in zip(origin, counts, strict=True)]
     at = torch.as_tensor(np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3), dtype=torch.float32)
-    exact = ExactDistance([parts], [vertices[faces]])
+    exact = ExactDistance.build([parts], [vertices[faces]])
     values = exact.signed(torch.zeros(len(at), dtype=torch.long), at)
     return values.numpy().reshape(counts), origin
 
 
-def volume(vertices: np.ndarray, faces: np.ndarray) -> float:
-    """Volume enclosed by a watertight surface, m^3."""
-    return float(
-        np.einsum("fi,fi->f", vertices[faces[:, 0]], np.cross(vertices[faces[:, 1]], vertices[faces[:, 2]])).sum() / 6
-    )
+def filled_volume(vertices: np.ndarray, faces: np.ndarray, pitch: float = 0.0015) -> float:
+    """Volume inside a mesh that need not be watertight, m^3, by voxels; every contour of a z slice is filled.
+
+    So an upright vessel counts as closed. Voxels the surface runs through count half.
+    """
+    area = trimesh.Trimesh(vertices, faces, process=False).area
+    points, _ = sample_surface(vertices, faces, count=int(16 * area / pitch**2))
+    cells = np.round((points - points.min(0)) / pitch).astype(int)
+    shell = np.zeros(cells.max(0) + 1, dtype=bool)
+    shell[tuple(cells.T)] = True
+    inner = np.stack([ndimage.binary_fill_holes(layer) for layer in shell.transpose(2, 0, 1)], axis=-1)
+    # Of the surface's voxels only those at the outside bound the filled solid; those within are matter.
+    outside = ndimage.binary_dilation(~np.pad(inner, 1))[1:-1, 1:-1, 1:-1]
+    return float((inner.sum() - 0.5 * (shell & outside).sum()) * pitch**3)
+
+
+def decimate(mesh: trimesh.Trimesh, max_faces: int) -> trimesh.Trimesh:
+    """A mesh for display of at most max_faces: vertices that share a cell of a grid become one, the cell grown as needed."""
+    cell = float(mesh.extents.max()) / 300
+    simple = mesh
+    while len(simple.faces) > max_faces:
+        keys, inverse = np.unique(np.floor(mesh.vertices / cell).astype(int), axis=0, return_inverse=True)
+        centre = np.zeros(keys.shape)
+        np.add.at(centre, inverse.ravel(), mesh.vertices)
+        centre /= np.bincount(inverse.ravel())[:, None]
+        simple = trimesh.Trimesh(centre, inverse.ravel()[mesh.faces])
+        simple.update_faces(simple.nondegenerate_faces() & simple.unique_faces())
+        simple.remove_unreferenced_vertices()
+        cell *= 1.15
+    return simple

@@ -8,6 +8,7 @@ a distance f at the nearest point of the grid's box and d from it give sqrt(f^2 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -33,17 +34,28 @@ def decode_grid(steps: np.ndarray) -> np.ndarray:
     return steps.astype(np.float32) * np.float32(QUANTUM)
 
 
+@dataclass(frozen=True)
 class GridDistance:
-    """Signed distance grids of K solids in one flat buffer."""
+    """Signed distance grids of K solids in one flat buffer; queries work in the dtype of their points."""
 
-    def __init__(self, grids: Sequence[Tensor], origins: Sequence[Tensor], spacings: Sequence[float]) -> None:
-        """grids[k] (nx, ny, nz) values at origins[k] (3,) + spacings[k] * (i, j, k), object frame, metres."""
-        self.values = torch.cat([g.reshape(-1) for g in grids])
-        self.shape = torch.tensor([g.shape for g in grids])  # (K, 3)
-        sizes = self.shape.prod(-1)
-        self.start = sizes.cumsum(0) - sizes
-        self.origin = torch.stack(list(origins))
-        self.spacing = torch.tensor(spacings, dtype=self.origin.dtype)
+    values: Tensor  # (sum of grid sizes,) metres
+    start: Tensor  # (K,) where each grid begins in values
+    shape: Tensor  # (3, K)
+    origin: Tensor  # (3, K) position of the first value, object frame
+    spacing: Tensor  # (K,)
+
+    @classmethod
+    def build(cls, grids: Sequence[Tensor], origins: Sequence[Tensor], spacings: Sequence[float]) -> GridDistance:
+        """grids[k] (nx, ny, nz): signed distances at origins[k] (3,) + spacings[k] * (i, j, k)."""
+        shape = torch.tensor([grid.shape for grid in grids])
+        size = shape.prod(-1)
+        return cls(
+            values=torch.cat([grid.reshape(-1) for grid in grids]),
+            start=size.cumsum(0) - size,
+            shape=shape.T.contiguous(),
+            origin=torch.stack(list(origins), dim=-1),
+            spacing=torch.tensor(spacings),
+        )
 
     @property
     def error(self) -> Tensor:
@@ -52,31 +64,29 @@ class GridDistance:
 
     def to(self, device: torch.device | str) -> GridDistance:
         """The same on another device."""
-        moved = object.__new__(GridDistance)
-        moved.__dict__ = {name: tensor.to(device) for name, tensor in self.__dict__.items()}
-        return moved
+        return GridDistance(*(getattr(self, f.name).to(device) for f in fields(self)))
 
     def signed(self, index: Tensor, points: Tensor) -> Tensor:
         """Signed distance, metres, negative inside. index (N,) solid of each point, points (N, 3) -> (N,)"""
-        spacing = self.spacing[index, None].to(points.dtype)
-        shape = self.shape[index]
-        free = (points - self.origin[index].to(points.dtype)) / spacing
-        held = torch.minimum(free.clamp_min(0.0), (shape - 1).to(points.dtype))
+        dtype = points.dtype
+        spacing, shape = self.spacing[index].to(dtype), self.shape[:, index]
+        free = (points.T - self.origin[:, index].to(dtype)) / spacing
+        held = torch.minimum(free.clamp_min(0.0), (shape - 1).to(dtype))
         corner = torch.minimum(held.long(), shape - 2)
-        t = held - corner
-        strides = torch.stack((shape[:, 1] * shape[:, 2], shape[:, 2], torch.ones_like(index)), dim=-1)
-        base = self.start[index] + (corner * strides).sum(-1)
-        value = torch.zeros_like(points[:, 0])
-        for x in (0, 1):
-            for y in (0, 1):
-                for z in (0, 1):
-                    weight = _share(t[:, 0], x) * _share(t[:, 1], y) * _share(t[:, 2], z)
-                    at = base + x * strides[:, 0] + y * strides[:, 1] + z
-                    value = value + weight * self.values[at].to(points.dtype)
+        tx, ty, tz = held - corner
+        row, layer = shape[2], shape[1] * shape[2]
+        base = self.start[index] + corner[0] * layer + corner[1] * row + corner[2]
+
+        def along_z(at: Tensor) -> Tensor:
+            low, high = self.values[at].to(dtype), self.values[at + 1].to(dtype)
+            return low + tz * (high - low)
+
+        def along_yz(at: Tensor) -> Tensor:
+            low, high = along_z(at), along_z(at + row)
+            return low + ty * (high - low)
+
+        low, high = along_yz(base), along_yz(base + layer)
+        value = low + tx * (high - low)
         gap = (free - held) * spacing
         squared = dot(gap, gap)
         return torch.where(squared > 0, (value * value + squared).sqrt(), value)
-
-
-def _share(t: Tensor, corner: int) -> Tensor:
-    return t if corner else 1.0 - t

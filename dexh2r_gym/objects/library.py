@@ -38,23 +38,18 @@ _KEYS = {  # key -> (number of axes, length of the last axis or None)
 }
 
 
-@lru_cache(maxsize=1)
-def _names() -> tuple[str, ...]:
-    return tuple(sorted(p.stem for p in FOLDER.glob("*.npz")))
-
-
 def object_names() -> list[str]:
     """Names of the packaged objects, sorted."""
-    return list(_names())
+    return sorted(path.stem for path in FOLDER.glob("*.npz"))
 
 
 @cache
 def load_object(name: str) -> ObjectModel:
     """A packaged object by name; the same instance every time."""
-    if name not in _names():
-        close = difflib.get_close_matches(name, _names(), n=1)
+    if name not in (names := object_names()):
+        close = difflib.get_close_matches(name, names, n=1)
         hint = f" (did you mean {close[0]!r}?)" if close else ""
-        raise ValueError(f"unknown object {name!r}{hint}; the library has: {', '.join(_names())}")
+        raise ValueError(f"unknown object {name!r}{hint}; the library has: {', '.join(names)}")
     return read_object(FOLDER / f"{name}.npz")
 
 

@@ -90,8 +90,8 @@ class ObjectBatch:
         if not objects:
             raise ValueError("ObjectBatch needs at least one object")
         self.objects = tuple(objects)
-        self._exact = ExactDistance([o.parts for o in objects], [o.vertices[o.faces] for o in objects])
-        self._grid = GridDistance(
+        self._exact = ExactDistance.build([o.parts for o in objects], [o.vertices[o.faces] for o in objects])
+        self._grid = GridDistance.build(
             [o.sdf_grid for o in objects], [o.sdf_origin for o in objects], [o.sdf_spacing for o in objects]
         )
 

@@ -1,0 +1,148 @@
+"""How the packaged library is made: `python -m dexh2r_gym.objects.catalogue SOURCE [NAME ...]`.
+
+SOURCE holds a folder for each mesh of Debian's sweethome3d-furniture 1.8-1 (BlendSwap, Kator Legaz and Scopia models; CC0 or CC-BY)
+with `visual.obj` in metres, and their licence texts. Without names, all objects are made. The parametric ones need no source.
+"""
+
+from __future__ import annotations
+
+import csv
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import trimesh
+
+from dexh2r_gym.objects import decompose
+from dexh2r_gym.objects.build import build_object, load_mesh
+from dexh2r_gym.objects.geometry import filled_volume, union
+from dexh2r_gym.objects.library import FOLDER, object_names, read_object, write_object
+from dexh2r_gym.objects.model import ObjectModel
+from dexh2r_gym.objects.parametric import PARAMETRIC, SOLID_SIDES, VISUAL_SIDES
+
+MAX_VOLUME_ERROR = 0.10
+LICENCES = {
+    "CC0": "CC0-1.0",
+    "CC-BY-3.0": "CC-BY-3.0",
+    "CC-BY-3.0-US": "CC-BY-3.0-US",
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A source mesh made into an object: mass (kg), the axis it is cut across, its true size relative to the source's."""
+
+    folder: str
+    mass: float
+    axis: int = 2
+    scale: float = 1.0
+    vessel: bool = False  # hollow in the source, closed here
+
+
+RECIPES = {
+    "soap_dispenser": Recipe("Scopia__com_bath2_soap", 0.40),
+    "beer_bottle": Recipe("BlendSwap-CC-BY__beer_bottle", 0.45, scale=1.1, vessel=True),
+    "screwdriver": Recipe("Scopia__tournevis", 0.12, axis=0),
+    "yogurt_bottle": Recipe("BlendSwap-CC-0__yogurtBottle", 0.45),
+    "wine_bottle": Recipe("KatorLegaz__red-wine-bottle-01", 0.90, scale=0.95, vessel=True),
+    "spray_bottle": Recipe("KatorLegaz__spray-bottle", 0.50, scale=0.9),
+    "flashlight": Recipe("KatorLegaz__flashlight", 0.20, axis=1),
+    "power_drill": Recipe("Scopia__perceuse-electrique", 1.00, scale=0.8),
+    "bread_loaf": Recipe("BlendSwap-CC-0__bread", 0.45, axis=0),
+    "hot_dog": Recipe("BlendSwap-CC-0__hotDog", 0.22, axis=0),
+    "table_tennis_bat": Recipe("BlendSwap-CC-BY__tableTennisBat", 0.17, axis=1),
+    "kitchen_knife": Recipe("BlendSwap-CC-BY__kitchenKnife", 0.18, axis=1),
+    "ear_thermometer": Recipe("BlendSwap-CC-BY__thermometer", 0.15),
+    "baby_bottle": Recipe("BlendSwap-CC-0__mamadeira", 0.25, scale=1.2),
+    "drinking_glass": Recipe("BlendSwap-CC-BY__glass", 0.35, vessel=True),
+    "tv_remote": Recipe("Scopia__tv-remote-control", 0.12, axis=1),
+    "milk_carton": Recipe("BlendSwap-CC-0__tetrapak", 0.70, scale=0.8),
+    "shampoo_bottle": Recipe("Scopia__com_bath", 0.45, scale=1.5),
+    "soap_bottle": Recipe("Scopia__com_bath2_jabon_pijo", 0.40, scale=1.3),
+    "medicine_bottle": Recipe("Scopia__medicoscopia_bottle2", 0.30, scale=1.2),
+    "mobile_phone": Recipe("BlendSwap-CC-BY__mobile", 0.19, axis=1, scale=1.45),
+    "perfume_bottle": Recipe("BlendSwap-CC-0__flacon", 0.20, scale=1.2),
+    "wooden_toy": Recipe("BlendSwap-CC-0__woodToy", 0.25, scale=1.4),
+    "reflex_camera": Recipe("Scopia__reflex_camera", 0.80, axis=1),
+}
+
+
+def make_from_source(name: str, source: Path) -> ObjectModel:
+    """One object of RECIPES."""
+    recipe = RECIPES[name]
+    with (source / "ATTRIBUTION.csv").open() as file:
+        row = next(r for r in csv.DictReader(file) if r["folder"] == recipe.folder)
+    mesh = load_mesh(source / recipe.folder / "visual.obj", recipe.scale)
+    parts = decompose.slabs(mesh, recipe.axis)
+    metadata = {
+        "title": row["name"],
+        "creator": row["creator"],
+        "licence": LICENCES[row["licence"]],
+        "source": f"sweethome3d-furniture 1.8-1, {row['upstream_library']}/{recipe.folder.split('__')[1]}",
+        "changes": f"scaled by {recipe.scale:g}, turned; convex parts made",
+        "vessel": recipe.vessel,
+    }
+    return build_object(name, parts, mass=recipe.mass, visual=mesh, metadata=metadata)
+
+
+def make_parametric(name: str) -> ObjectModel:
+    """One object of PARAMETRIC."""
+    make, mass = PARAMETRIC[name]
+    visual = trimesh.Trimesh(*union(make(VISUAL_SIDES)), process=False)
+    metadata = {
+        "title": name.replace("_", " ").capitalize(),
+        "creator": "dexh2r-gym contributors",
+        "licence": "Apache-2.0",
+        "source": "dexh2r_gym/objects/parametric.py",
+        "changes": "none",
+        "vessel": False,
+    }
+    return build_object(name, make(SOLID_SIDES), mass=mass, visual=visual, metadata=metadata)
+
+
+def volume_error(obj: ObjectModel) -> float:
+    """Volume of the solid relative to what its visual mesh encloses, minus 1; the visual's z contours are filled if it is open."""
+    visual = trimesh.Trimesh(obj.visual_vertices, obj.visual_faces)
+    if visual.is_watertight and not obj.metadata.get("vessel"):
+        return obj.volume / float(visual.volume) - 1.0
+    return obj.volume / filled_volume(obj.visual_vertices.astype(np.float64), obj.visual_faces) - 1.0
+
+
+def write_attribution(folder: Path = FOLDER) -> None:
+    """ATTRIBUTION.md: the origin of each object in the folder."""
+    rows = [read_object(folder / f"{name}.npz") for name in object_names()]
+    lines = [
+        "# Where the objects come from",
+        "",
+        "Convex parts, surfaces and distance grids were derived from the meshes below; see `dexh2r_gym/objects/catalogue.py`.",
+        "Licence texts stand beside this file.",
+        "",
+        "| object | title | creator | licence | source | changes |",
+        "|---|---|---|---|---|---|",
+    ]
+    keys = ("title", "creator", "licence", "source", "changes")
+    lines += ["| " + " | ".join([o.name, *(str(o.metadata[k]) for k in keys)]) + " |" for o in rows]
+    (folder / "ATTRIBUTION.md").write_text("\n".join(lines) + "\n")
+
+
+def main(source: Path, names: list[str]) -> None:
+    """Make objects and write them into the package."""
+    unknown = sorted(set(names) - set(RECIPES) - set(PARAMETRIC))
+    if unknown:
+        raise ValueError(f"unknown objects {unknown}; known: {', '.join(sorted({*RECIPES, *PARAMETRIC}))}")
+    for name in names or sorted({*RECIPES, *PARAMETRIC}):
+        obj = make_parametric(name) if name in PARAMETRIC else make_from_source(name, source)
+        error = volume_error(obj)
+        verdict = "" if abs(error) < MAX_VOLUME_ERROR else "  NOT WRITTEN"
+        print(f"{obj}, {len(obj.faces)} faces, {1e6 * obj.volume:.0f} cm3 ({100 * error:+.1f}%){verdict}", flush=True)
+        if not verdict:
+            write_object(obj, FOLDER / f"{name}.npz")
+    for text in source.glob("LICENSE_*.txt"):
+        shutil.copy(text, FOLDER)
+    write_attribution()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2:])
