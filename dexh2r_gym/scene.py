@@ -22,7 +22,6 @@ def scene_spec(obj: ObjectModel, *, visuals: bool) -> mujoco.MjSpec:
     spec = mujoco.MjSpec()
     spec.modelname = "handover"
     option = spec.option
-    option.timestep = 1.0 / SUBSTEPS_PER_SECOND
     option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
     option.cone = mujoco.mjtCone.mjCONE_PYRAMIDAL
     option.iterations = 20
@@ -81,8 +80,12 @@ def _compiled(obj: ObjectModel, visuals: bool) -> mujoco.MjModel:
     return scene_spec(obj, visuals=visuals).compile()
 
 
-def scene_model(obj: ObjectModel, giver: GiverHand, *, visuals: bool = False) -> mujoco.MjModel:
-    """A model of its own for this object and this giver. All of them share one data layout, as `mujoco.batch` needs."""
+@lru_cache(maxsize=1024)
+def scene_model(
+    obj: ObjectModel, giver: GiverHand, *, timestep: float = 1.0 / SUBSTEPS_PER_SECOND, visuals: bool = False
+) -> mujoco.MjModel:
+    """The model for this object and this giver. All of them share one data layout, as `mujoco.batch` needs."""
     model = copy.copy(_compiled(obj, visuals))
     set_giver_geoms(model, giver)
+    model.opt.timestep = timestep
     return model

@@ -15,6 +15,7 @@ from torch import Tensor
 from dexh2r_gym.envs import control, observations
 from dexh2r_gym.envs.options import HandoverOptions
 from dexh2r_gym.envs.task import HandoverTask
+from dexh2r_gym.render import SceneRenderer
 from dexh2r_gym.types import EpisodeStatus
 
 _RESET_OPTIONS = ("replay", "reset_mask")
@@ -22,22 +23,24 @@ _RESET_OPTIONS = ("replay", "reset_mask")
 
 class HandoverVectorEnv(VectorEnv[Any, Any, np.ndarray]):
     """## Description
-    A human giver holds an object and moves it freely; a ShadowHand (E3M5, right) must take it (DexH2R, ICCV 2025). Giver
-    and object replay a recorded trial, one recorded frame a step. The agent brings the hand near one of the object's goal
-    grasps; once the palm is closer than U to the nearest goal that the giver's hand leaves free, the environment itself
-    carries out the paper's goal pose alignment (section 4.3), so that every agent is scored as in the paper.
+    A human giver holds an object and moves it freely; a ShadowHand (E3M5, right) must take it (DexH2R, ICCV 2025).
+    Giver and object replay a recorded trial, one recorded frame a step. The agent brings the hand near one of the
+    object's goal grasps; once the palm is closer than U to the nearest goal that the giver's hand leaves free, the
+    environment itself carries out the paper's goal pose alignment (section 4.3), so that every agent is scored as
+    in the paper.
 
     ## Action space
-    `Box(28,)` float32, the hand to be reached in the next frame. Palm frame `rh_palm`: fingers +z, palm's inner side -y.
+    `Box(28,)` float32, the hand to be reached in the next frame. Palm frame `rh_palm`: fingers +z, palm's inner
+    side -y.
 
     | index | absolute (default) | range | delta |
     |---|---|---|---|
-    | 0-2 | palm position, world, m | workspace x, y -1..1, z 0.3..1.8 | -1..1 of the greatest move of a frame, per axis |
+    | 0-2 | palm position, world, m | x, y -1..1, z 0.3..1.8 | -1..1 of the greatest move of a frame, per axis |
     | 3-5 | palm rotation, axis-angle, rad | -pi..pi | -1..1 of the greatest turn of a frame, world axes |
-    | 6-27 | 22 finger joints, rad, order of `dexh2r_gym.hand.JOINT_NAMES` | the joints' | -1..1 of the greatest change |
+    | 6-27 | 22 finger joints, rad, order of `hand.JOINT_NAMES` | the joints' | -1..1 of the greatest change |
 
-    An absolute target further away than `speed_limits` allow is approached at that speed. While alignment is under way
-    actions are ignored.
+    An absolute target further away than `speed_limits` allow is approached at that speed. While alignment is under
+    way actions are ignored.
 
     ## Observation space
     `obs_mode="state"`: `Box(149,)` float32, these parts one after another; `"state_dict"`: a `Dict` of them.
@@ -54,21 +57,23 @@ class HandoverVectorEnv(VectorEnv[Any, Any, np.ndarray]):
     | phase | 2 | 1 while alignment is under way, part of the recording that has passed |
 
     ## Rewards
-    `dense`: 5 per metre of d gained, 10 on reaching the goal, -20 per metre of penetration and frame, -0.002 per newton
-    on the giver's hand and frame, -0.01 a frame. `sparse`: 1 on reaching the goal.
+    `dense`: 5 per metre of d gained, 10 on reaching the goal, -20 per metre of penetration and frame, -0.002 per
+    newton on the giver's hand and frame, -0.01 a frame. `sparse`: 1 on reaching the goal.
 
     ## Starting state
-    The hand stands open and at rest where the trial's recording starts, 0.4 to 0.7 m from the object in the open data.
+    The hand stands open and at rest where the trial's recording starts, 0.4 to 0.7 m from the object in the open
+    data.
 
     ## Episode end
-    Terminated: the palm is within 1 cm of the goal (status `REACHED`), or this world's physics diverged (`DIVERGED`; the
-    other worlds go on). Truncated: the recording ended (`TIMEOUT_APPROACH`: alignment never began, `TIMEOUT_ALIGNMENT`).
+    Terminated: the palm is within 1 cm of the goal (status `REACHED`), or this world's physics diverged
+    (`DIVERGED`; the other worlds go on). Truncated: the recording ended (`TIMEOUT_APPROACH`: alignment never began,
+    `TIMEOUT_ALIGNMENT`).
 
     ## Info
     Every step: `replay` (id), `goal_distance` (m), `depth` (m, mesh-exact penetration of the hand into the object),
-    `giver_force` (N). At the end of an episode also `succ`, `safe`, `pen_dep` (cm), `pen_fr`, `infer_fr`, `traj_len` (m)
-    by the paper's definitions, the same with the suffix `_released` by the released code's, `max_giver_force` (N),
-    `status` (name of an `EpisodeStatus`) and `end_frame`. See `dexh2r_gym.metrics`.
+    `giver_force` (N). At the end of an episode also `succ`, `safe`, `pen_dep` (cm), `pen_fr`, `infer_fr`,
+    `traj_len` (m) by the paper's definitions, the same with the suffix `_released` by the released code's,
+    `max_giver_force` (N), `status` (name of an `EpisodeStatus`) and `end_frame`. See `dexh2r_gym.metrics`.
 
     ## Arguments
     | argument | values | default |
@@ -83,13 +88,13 @@ class HandoverVectorEnv(VectorEnv[Any, Any, np.ndarray]):
     | reward_mode | dense, sparse | dense |
     | render_mode | rgb_array, human | None |
     | speed_limits | palm m/s, palm rad/s, joints rad/s; None for the paper's unlimited kinematics | (1.5, 4, 4) |
-    | released_metrics | compute the released code's metrics at episode end too (a slow search by its definition) | True |
+    | released_metrics | score by the released code's definitions too (slow: a search a frame) | True |
     | num_threads | physics threads, 0 for every core | 0 |
     | num_envs, autoreset_mode | of the vector environment; all three Gymnasium modes | 1, NEXT_STEP |
 
     ## Reset
-    `reset(seed=, options={"replay": id or one id a world, "reset_mask": (num_envs,) bool})`. Without `replay`, world i
-    draws its trials from the split with seed + i.
+    `reset(seed=, options={"replay": id or one id a world, "reset_mask": (num_envs,) bool})`. Without `replay`,
+    world i draws its trials from the split with seed + i.
     """
 
     metadata = {"render_modes": ["rgb_array", "human"], "render_fps": 30, "autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012
@@ -103,9 +108,7 @@ class HandoverVectorEnv(VectorEnv[Any, Any, np.ndarray]):
         self.autoreset_mode = AutoresetMode(autoreset_mode)
         self.task = HandoverTask(num_envs, make_options(options))
         self.options = self.task.options
-        self.replay_ids = self.task.store.ids(self.options.split)
-        if not self.replay_ids:
-            raise ValueError(f"split {self.options.split!r} of {self.options.replays} has no trials; try split='all'")
+        self.replay_ids = self.task.replay_ids
         self.render_mode = self.options.render_mode
         self.metadata = self.metadata | {"render_fps": round(self.task.fps), "autoreset_mode": self.autoreset_mode}
         self.single_action_space = control.action_space(self.options.control_mode)
@@ -115,7 +118,7 @@ class HandoverVectorEnv(VectorEnv[Any, Any, np.ndarray]):
         self._rngs = [seeding.np_random(None)[0] for _ in range(num_envs)]
         self._idle = np.ones(num_envs, dtype=bool)  # not running: never reset, or ended and not yet reset
         self._started = False
-        self._renderer: Any = None
+        self._renderer: SceneRenderer | None = None
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
@@ -185,14 +188,15 @@ class HandoverVectorEnv(VectorEnv[Any, Any, np.ndarray]):
         if self.render_mode == "rgb_array":
             return tuple(self.render_world(i) for i in range(self.num_envs))
         if self.render_mode == "human":
-            self._get_renderer().show(self.task.scene, 0, self.task.replay_of(0), int(self.task.time[0]))
+            self.task.picture(self._get_renderer(), 0, window=True)
             return None
         raise ValueError("render_mode is None; make the environment with render_mode='rgb_array' or 'human'")
 
     def render_world(self, world: int) -> np.ndarray:
         """Picture (H, W, 3) uint8 of one world, whatever the render mode."""
-        task = self.task
-        return self._get_renderer().draw(task.scene, world, task.replay_of(world), int(task.time[world]))
+        picture = self.task.picture(self._get_renderer(), world)
+        assert picture is not None
+        return picture
 
     def episode_record(self, world: int) -> dict[str, Any]:
         """See `HandoverTask.record`: what is needed to score this world's last episode again, until it is reset."""
@@ -256,10 +260,8 @@ class HandoverVectorEnv(VectorEnv[Any, Any, np.ndarray]):
             )
         return mask
 
-    def _get_renderer(self) -> Any:
+    def _get_renderer(self) -> SceneRenderer:
         if self._renderer is None:
-            from dexh2r_gym.render import SceneRenderer
-
             self._renderer = SceneRenderer()
         return self._renderer
 

@@ -20,7 +20,7 @@ _CHOICES = {
     "obs_mode": OBS_MODES,
     "control_mode": CONTROL_MODES,
     "alignment": ("env", "none"),
-    "split": SPLITS,
+    "split": (*SPLITS, "all"),
     "reward_mode": REWARD_MODES,
 }
 

@@ -8,14 +8,16 @@ import torch
 from torch import Tensor
 
 from dexh2r_gym.giver import GiverHand
-from dexh2r_gym.objects import ObjectBatch
-from dexh2r_gym.replay import MAX_GOALS, Replay, ReplayStore
+from dexh2r_gym.objects import ObjectBatch, ObjectModel
+from dexh2r_gym.replay import Replay, ReplayStore
+from dexh2r_gym.replay.validate import MAX_GOALS
 
 
 class Recordings:
     """Loads trials on first use and keeps them: world w at time t looks at row `offset[trial[w]] + t`.
 
     Attributes:
+        replays, givers: per trial, what it was loaded from and whose hand it shows.
         object_pose: (N, 7) float64, all frames of all loaded trials one after another.
         giver_bones: (N, 16, 7) float64, poses of the giver's bones.
         goal_free: (N, G) bool, G = MAX_GOALS.
@@ -30,6 +32,8 @@ class Recordings:
         self._index: dict[str, int] = {}
         self._object_names: list[str] = []
         self.replays: list[Replay] = []
+        self.givers: list[GiverHand] = []
+        self._hands: dict[tuple, GiverHand] = {}
         self.object_pose = torch.zeros(0, 7, dtype=torch.float64)
         self.giver_bones = torch.zeros(0, 16, 7, dtype=torch.float64)
         self.goal_free = torch.zeros(0, MAX_GOALS, dtype=torch.bool)
@@ -47,6 +51,15 @@ class Recordings:
             self._load([self._store.replay(i) for i in new])
         return torch.tensor([self._index[i] for i in ids])
 
+    def object_of(self, trial: int) -> ObjectModel:
+        """The object of a loaded trial."""
+        return self.objects.objects[int(self.object_index[trial])]
+
+    def _hand_of(self, replay: Replay) -> GiverHand:
+        """The giver's hand, one object for all trials of the same hand."""
+        key = (replay.side, tuple(replay.giver[0, 51:].tolist()))
+        return self._hands.setdefault(key, GiverHand.from_mano(replay.giver, replay.side))
+
     def _load(self, replays: list[Replay]) -> None:
         for r in replays:
             self._index[r.id] = len(self._index)
@@ -59,7 +72,9 @@ class Recordings:
         numbers = torch.tensor([self._object_names.index(r.object) for r in replays])
         self.object_index = torch.cat((self.object_index, numbers))
         self.object_pose = torch.cat([self.object_pose] + [r.object_pose for r in replays])
-        bones = [GiverHand(r.side, r.betas).bone_poses(r.giver) for r in replays]
+        givers = [self._hand_of(r) for r in replays]
+        self.givers += givers
+        bones = [giver.bone_poses(r.giver) for giver, r in zip(givers, replays, strict=True)]
         self.giver_bones = torch.cat([self.giver_bones, *bones])
         self.goal_free = torch.cat([self.goal_free] + [_pad(r.goal_free) for r in replays])
         self.goal_pose = torch.cat([self.goal_pose] + [_repeat_first(r.goal_pose) for r in replays])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,6 +22,7 @@ from dexh2r_gym.envs.options import HandoverOptions
 from dexh2r_gym.envs.recordings import Recordings
 from dexh2r_gym.envs.trace import EpisodeTrace
 from dexh2r_gym.metrics import approach_metrics, hand_object_depth, released_depth
+from dexh2r_gym.render import SceneRenderer
 from dexh2r_gym.replay import Replay, ReplayStore
 from dexh2r_gym.rotations import pose_multiply, quat_from_axis_angle, quat_multiply
 from dexh2r_gym.sim import make_simulator
@@ -35,13 +37,21 @@ class HandoverTask:
     Attributes:
         status: (B,) `EpisodeStatus`. aligning: (B,) bool, goal pose alignment is under way.
         d: (B,) metres to the nearest free goal, inf where none is. depth: (B,) metres, hand in object, mesh-exact.
-        time: (B,) frame of the recording.
+        time: (B,) frame of the recording. replay_ids: the trials of the split. fps: frames a second.
     """
 
     def __init__(self, num_worlds: int, options: HandoverOptions):
         self.options = options
         self.store = ReplayStore.open(options.replays)
-        self.fps = self.store.fps
+        self.replay_ids = self.store.ids(None if options.split == "all" else options.split)
+        if not self.replay_ids:
+            raise ValueError(f"split {options.split!r} of {options.replays} has no trials; try split='all'")
+        rates = {self.store.info(i).fps for i in self.replay_ids}
+        if len(rates) > 1:
+            raise ValueError(
+                f"trials of one environment must share a frame rate, {options.replays} has {sorted(rates)}"
+            )
+        self.fps = rates.pop()
         self._sim = make_simulator(options.backend, num_worlds, 1.0 / self.fps, options.num_threads)
         self._recordings = Recordings(self.store)
         self._trace = EpisodeTrace(num_worlds)
@@ -64,14 +74,23 @@ class HandoverTask:
         """The trial that runs in this world."""
         return self._recordings.replays[int(self._trial[world])]
 
+    def picture(self, renderer: SceneRenderer, world: int, *, window: bool = False) -> np.ndarray | None:
+        """Draw one world: (H, W, 3) uint8, or in a window."""
+        rec, trial = self._recordings, int(self._trial[world])
+        bones = rec.giver_bones[rec.offset[trial] + self.time[world]]
+        return (renderer.show if window else renderer.draw)(
+            self.scene, world, rec.object_of(trial), rec.givers[trial], bones
+        )
+
     def begin(self, worlds: Tensor, replay_ids: Sequence[str]) -> None:
         """Frame 0 of these trials in these worlds."""
         rec = self._recordings
         trial = rec.indices(replay_ids)
-        replays = [rec.replays[i] for i in trial.tolist()]
-        hand_pose, joints = split_hand_state(torch.stack([r.hand_start for r in replays]).double())
+        numbers = trial.tolist()
+        objects, givers = [rec.object_of(i) for i in numbers], [rec.givers[i] for i in numbers]
+        hand_pose, joints = split_hand_state(torch.stack([rec.replays[i].hand_start for i in numbers]))
         row = rec.offset[trial]
-        self._sim.reset(worlds, replays, hand_pose, joints, rec.object_pose[row], rec.giver_bones[row])
+        self._sim.reset(worlds, objects, givers, hand_pose, joints, rec.object_pose[row], rec.giver_bones[row])
         self._trial[worlds], self.time[worlds] = trial, 0
         self.aligning[worlds], self.status[worlds] = False, EpisodeStatus.RUNNING
         self._command_pose[worlds], self._command_joints[worlds] = hand_pose, joints
@@ -186,7 +205,7 @@ class HandoverTask:
             released = torch.zeros(len(worlds), longest, dtype=torch.float64)
             for i, (world, t) in enumerate(zip(worlds.tolist(), length.tolist(), strict=True)):
                 states, poses = trace.hand_state[world, :t], trace.object_pose[world, :t]
-                released[i, :t] = released_depth(states, poses, self.replay_of(world).object_model)
+                released[i, :t] = released_depth(states, poses, self._recordings.object_of(int(self._trial[world])))
         scores = approach_metrics(
             depth=trace.depth[worlds, :longest],
             palm=trace.hand_state[worlds, :longest, :3],

@@ -10,7 +10,8 @@ from typing import Protocol
 
 from torch import Tensor
 
-from dexh2r_gym.replay import Replay
+from dexh2r_gym.giver import GiverHand
+from dexh2r_gym.objects import ObjectModel
 from dexh2r_gym.types import SceneState
 
 BACKENDS = ("mujoco", "kinematic")
@@ -24,13 +25,14 @@ class Simulator(Protocol):
     def reset(
         self,
         worlds: Tensor,
-        replays: Sequence[Replay],
+        objects: Sequence[ObjectModel],
+        givers: Sequence[GiverHand],
         hand_pose: Tensor,
         joints: Tensor,
         object_pose: Tensor,
         giver_bones: Tensor,
     ) -> None:
-        """Put worlds (n,) of the given trials into a state at rest; the other worlds stay as they are."""
+        """Put worlds (n,) with these objects and givers into a state at rest; the other worlds stay as they are."""
 
     def step(self, hand_pose: Tensor, joints: Tensor, object_pose: Tensor, giver_bones: Tensor, active: Tensor) -> None:
         """Advance the active worlds (B,) by one frame, towards targets that hold at its end.

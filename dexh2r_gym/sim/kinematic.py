@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from dexh2r_gym.replay import Replay
+from dexh2r_gym.giver import GiverHand
+from dexh2r_gym.objects import ObjectModel
 from dexh2r_gym.rotations import pose_velocity
 from dexh2r_gym.types import HAND_STATE_SIZE, NUM_JOINTS, SceneState
 
@@ -31,7 +32,8 @@ class KinematicSimulator:
     def reset(
         self,
         worlds: Tensor,
-        replays: Sequence[Replay],
+        objects: Sequence[ObjectModel],
+        givers: Sequence[GiverHand],
         hand_pose: Tensor,
         joints: Tensor,
         object_pose: Tensor,

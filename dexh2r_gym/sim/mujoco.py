@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 
 import mujoco
 import mujoco.batch
@@ -11,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dexh2r_gym.giver import GiverHand, giver_mocap_ids
 from dexh2r_gym.hand import BASE_LEAD_TIME, JOINT_NAMES
-from dexh2r_gym.replay import Replay
+from dexh2r_gym.objects import ObjectModel
 from dexh2r_gym.rotations import quat_conjugate, quat_from_axis_angle, quat_multiply, quat_rotate, quat_to_axis_angle
 from dexh2r_gym.scene import OBJECT_WELD_IMPEDANCE, OBJECT_WELD_TIME, SUBSTEPS_PER_SECOND, scene_model
 from dexh2r_gym.types import NUM_GIVER_JOINTS, SceneState
@@ -26,7 +26,7 @@ class MujocoSimulator:
     """See `dexh2r_gym.sim.Simulator`.
 
     Within a frame the targets move at constant velocity, substep by substep. A servo follows a moving target late by
-    its damping over its stiffness; hand and object targets lead by that time, so that neither trails behind its recording.
+    its damping over its stiffness; hand and object targets lead by that time, so that neither trails behind.
     """
 
     def __init__(self, num_worlds: int, dt: float, num_threads: int = 0):
@@ -34,14 +34,13 @@ class MujocoSimulator:
         self._num_substeps = max(1, round(dt * SUBSTEPS_PER_SECOND))
         self._num_worlds = num_worlds
         self._num_threads = num_threads
-        self._models: list[mujoco.MjModel] | None = None
+        self._models: list[mujoco.MjModel] = []
         self._batch: mujoco.batch.Batch | None = None
         self.state: SceneState
 
     def _start(self, model: mujoco.MjModel) -> None:
         """Everything that needs a first model: all models share its layout."""
         n = self._num_worlds
-        model = _with_timestep(model, self._dt / self._num_substeps)
         self._models = [model] * n
         self._batch = batch = mujoco.batch.Batch(model, nsim=n, nthread=self._num_threads)
         self._qpos, self._qvel = (torch.from_numpy(batch.bind(x)) for x in ("qpos", "qvel"))
@@ -59,13 +58,13 @@ class MujocoSimulator:
         self._joint_q = torch.tensor([qpos_at(j) for j in JOINT_NAMES])
         self._joint_v = torch.tensor([dof_at(j) for j in JOINT_NAMES])
         self._joint_u = torch.tensor([int(model.actuator(j).id) for j in JOINT_NAMES])
-        mocap = ["rh_target", "object_target"] + [f"giver_{i}" for i in range(NUM_GIVER_JOINTS)]
-        self._mocap = torch.tensor([int(model.body(name).mocapid[0]) for name in mocap])
+        servo = [int(model.body(name).mocapid[0]) for name in ("rh_target", "object_target")]
+        self._mocap = torch.tensor(servo + giver_mocap_ids(model).tolist())
         self._lead = torch.tensor([BASE_LEAD_TIME, OBJECT_LEAD_TIME] + [0.0] * NUM_GIVER_JOINTS, dtype=torch.float64)
         sensors = [int(model.sensor(f"giver_force_{i}").adr[0]) for i in range(NUM_GIVER_JOINTS)]
         self._force = (torch.tensor(sensors)[:, None] + torch.arange(3)).flatten()
         # where each mocap body was told to be at the end of the last frame, and the joints: (n, 18, 7), (n, 22)
-        self._last_mocap = torch.zeros(n, len(mocap), 7, dtype=torch.float64)
+        self._last_mocap = torch.zeros(n, len(self._mocap), 7, dtype=torch.float64)
         self._last_mocap[..., 3] = 1
         self._last_joints = torch.zeros(n, len(JOINT_NAMES), dtype=torch.float64)
         self._giver_force = torch.zeros(n, dtype=torch.float64)
@@ -74,21 +73,21 @@ class MujocoSimulator:
     def reset(
         self,
         worlds: Tensor,
-        replays: Sequence[Replay],
+        objects: Sequence[ObjectModel],
+        givers: Sequence[GiverHand],
         hand_pose: Tensor,
         joints: Tensor,
         object_pose: Tensor,
         giver_bones: Tensor,
     ) -> None:
-        for world, replay in zip(worlds.tolist(), replays, strict=True):
-            model = _scene_of(
-                replay.object_model, replay.side, tuple(replay.betas.tolist()), self._dt / self._num_substeps
-            )
-            if self._batch is None:
-                self._start(model)
-            assert self._models is not None
-            self._models[world] = model
+        models = [
+            scene_model(*pair, timestep=self._dt / self._num_substeps) for pair in zip(objects, givers, strict=True)
+        ]
+        if self._batch is None:
+            self._start(models[0])
         assert self._batch is not None
+        for world, model in zip(worlds.tolist(), models, strict=True):
+            self._models[world] = model
         self._batch.set_models(self._models)
         self._batch.reset(ids=worlds.numpy().astype(np.int32), stage=mujoco.mjtStage.mjSTAGE_NONE)
         poses = torch.cat((hand_pose[:, None], object_pose[:, None], giver_bones.to(hand_pose)), dim=1)
@@ -177,15 +176,3 @@ class MujocoSimulator:
             giver_force=self._giver_force.clone(),
             diverged=self._diverged.clone(),
         )
-
-
-@lru_cache(maxsize=1024)
-def _scene_of(obj, side: str, betas: tuple[float, ...], timestep: float) -> mujoco.MjModel:
-    from dexh2r_gym.giver import GiverHand
-
-    return _with_timestep(scene_model(obj, GiverHand(side, torch.tensor(betas))), timestep)
-
-
-def _with_timestep(model: mujoco.MjModel, timestep: float) -> mujoco.MjModel:
-    model.opt.timestep = timestep
-    return model
