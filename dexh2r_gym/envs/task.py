@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from dexh2r_gym.envs.options import HandoverOptions
 from dexh2r_gym.envs.recordings import Recordings
 from dexh2r_gym.envs.trace import EpisodeTrace
 from dexh2r_gym.metrics import approach_metrics, hand_object_depth, released_depth
+from dexh2r_gym.objects import ObjectBatch
 from dexh2r_gym.render import SceneRenderer
 from dexh2r_gym.replay import Replay, ReplayStore
 from dexh2r_gym.rotations import pose_multiply, quat_from_axis_angle, quat_multiply
@@ -29,6 +31,19 @@ from dexh2r_gym.sim import make_simulator
 from dexh2r_gym.types import EpisodeStatus, SceneState, join_hand_state, split_hand_state
 
 ALIGNMENT_DEPTH = 0.005  # m; a step of the alignment may not push the hand deeper into the object than this
+
+
+@dataclass(frozen=True)
+class Goals:
+    """The goal grasps of B worlds, G each, and what stands around them."""
+
+    pose: Tensor  # (B, G, 7) palm in the object frame
+    joints: Tensor  # (B, G, 22)
+    free: Tensor  # (B, G) bool, clear of the giver's hand now
+    free_at_end: Tensor  # (B, G) bool, clear of it in the last frame of the recording
+    giver_joints: Tensor  # (B, 16, 3) world
+    object_index: Tensor  # (B,) which of `objects`
+    objects: ObjectBatch
 
 
 class HandoverTask:
@@ -73,6 +88,20 @@ class HandoverTask:
     def replay_of(self, world: int) -> Replay:
         """The trial that runs in this world."""
         return self._recordings.replays[int(self._trial[world])]
+
+    def goals_now(self) -> Goals:
+        """All goal grasps of every world, for agents that are allowed to look."""
+        rec, trial = self._recordings, self._trial
+        row = rec.offset[trial] + self.time
+        return Goals(
+            pose=rec.goal_pose[trial],
+            joints=rec.goal_joints[trial],
+            free=rec.goal_free[row],
+            free_at_end=rec.goal_free[rec.offset[trial] + rec.length[trial] - 1],
+            giver_joints=rec.giver_bones[row, :, :3],
+            object_index=rec.object_index[trial],
+            objects=rec.objects,
+        )
 
     def picture(self, renderer: SceneRenderer, world: int, *, window: bool = False) -> np.ndarray | None:
         """Draw one world: (H, W, 3) uint8, or in a window."""

@@ -1,0 +1,61 @@
+"""What an agent is: Stable-Baselines3's own `predict`, batched, so that its models drop in, and any function of that form."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from dexh2r_gym.envs import HandoverVectorEnv
+
+
+@runtime_checkable
+class Agent(Protocol):
+    """Acts in B worlds at once. Whatever it remembers travels in `state`, carried by the caller, never in the agent."""
+
+    def predict(
+        self, observation: Any, state: Any = None, episode_start: np.ndarray | None = None, deterministic: bool = True
+    ) -> tuple[np.ndarray, Any]:
+        """Actions (B, 28) for observations of B worlds, and the state to hand in with the next call.
+
+        Args:
+            observation: batched, as the environment's `obs_mode` gives it.
+            state: what the last call returned, None at the first.
+            episode_start: (B,) bool, worlds whose episode starts with this observation; None means all where state is None.
+            deterministic: the best action instead of a random one, where the agent knows both.
+        """
+
+
+def agents() -> dict[str, Callable[[HandoverVectorEnv, int], Agent]]:
+    """How to make each agent that comes with the package, by name; a maker takes the environment and a seed."""
+    from policies.baselines import DemonstrationAgent, RandomAgent
+    from policies.scripted import ScriptedExpert
+
+    return {
+        "scripted": lambda env, seed: ScriptedExpert(env),
+        "replay": lambda env, seed: DemonstrationAgent(env),
+        "random": lambda env, seed: RandomAgent(env, seed),
+    }
+
+
+def load(name: str, env: HandoverVectorEnv, seed: int = 0) -> Agent:
+    """The agent of that name for this vector environment.
+
+    Raises:
+        ValueError: unknown name; the message lists the valid ones.
+    """
+    makers = agents()
+    if name not in makers:
+        close = difflib.get_close_matches(name, makers, 1)
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        raise ValueError(f"unknown agent {name!r}{hint}; choose one of {', '.join(makers)}")
+    return makers[name](env, seed)
+
+
+def fresh_worlds(num_worlds: int, state: Any, episode_start: np.ndarray | None) -> np.ndarray:
+    """(B,) bool: the worlds whose state must be made anew."""
+    if state is None:
+        return np.ones(num_worlds, dtype=bool)
+    return np.zeros(num_worlds, dtype=bool) if episode_start is None else np.asarray(episode_start, dtype=bool)
