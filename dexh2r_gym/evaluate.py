@@ -1,0 +1,257 @@
+"""Evaluation: every replay of a split once, recorded to a run folder (`rollout`), then scored from there (`score`).
+
+Rolling out writes nothing but recordings; every number of a report is computed from those, so a run can be scored again
+and one that was killed goes on where it stood. An episode depends on its replay and the seed alone, not on how many
+worlds run side by side.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Protocol
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium.vector import AutoresetMode
+from tqdm import tqdm
+
+from dexh2r_gym.envs.options import make_options
+from dexh2r_gym.metrics import approach_metrics, released_depth, released_frames
+from dexh2r_gym.replay import ReplayStore
+from dexh2r_gym.report import build_report, to_markdown
+from dexh2r_gym.run_folder import RunFolder
+from dexh2r_gym.video import VideoRecorder
+
+ENV_ID = "DexH2R-Handover-v0"
+_PACKAGES = ("dexh2r-gym", "gymnasium", "mujoco", "numpy", "torch")
+_WITHOUT_EFFECT = ("render_mode", "released_metrics", "reward_mode", "num_threads")  # options no number depends on
+
+
+class Agent(Protocol):
+    """Whatever has Stable-Baselines3's `predict`; batched, its state carried by the caller."""
+
+    def predict(
+        self, observation: Any, state: Any = None, episode_start: np.ndarray | None = None, deterministic: bool = True
+    ) -> tuple[np.ndarray, Any]: ...
+
+
+def evaluate(
+    agent: Agent,
+    *,
+    out: str | Path,
+    agent_name: str | None = None,
+    replays: str | Path = "mini",
+    split: str = "test",
+    num_envs: int = 32,
+    seed: int = 0,
+    video: int = 0,
+    resume: bool = True,
+    progress: bool = True,
+    **options: Any,
+) -> dict[str, Any]:
+    """Roll out every replay of the split once into the folder `out`, score it, and return the report.
+
+    A run that was interrupted goes on, unless anything that its numbers depend on has changed.
+
+    Args:
+        agent: whatever has `predict`; `agent_name` is what the report calls it.
+        out: the run folder.
+        num_envs: worlds side by side; the numbers do not depend on it.
+        video: how many episodes, the first of the split, are filmed.
+        options: of the environment: mode, backend, control_mode, obs_mode, speed_limits ...
+
+    Raises:
+        ValueError: an unknown option or value, or a folder that holds a run of another config.
+        FileExistsError: the folder holds a run and `resume` is False.
+    """
+    if num_envs < 1:
+        raise ValueError(f"num_envs must be at least 1, got {num_envs}")
+    resolved = make_options({**options, "replays": replays, "split": split})
+    store = ReplayStore.open(replays)
+    ids = store.ids(split)
+    if not ids:
+        raise ValueError(f"split {split!r} of {store.name} has no replays")
+    setting = {name: value for name, value in asdict(resolved).items() if name not in _WITHOUT_EFFECT}
+    folder = RunFolder(out)
+    folder.start(
+        {
+            "evaluation": {
+                "agent": agent_name or type(agent).__name__,
+                "seed": seed,
+                **setting,
+                "replays": str(replays),
+            },
+            "store_sha256": fingerprint(store.path),
+            "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
+            "replay_ids": ids,
+        },
+        resume=resume,
+    )
+    filmed = ids[:video]
+    recorded = folder.recorded_ids()
+    pending = [i for i in ids if i not in recorded or (i in filmed and not folder.video_path(i).exists())]
+    if pending:
+        env = gym.make_vec(
+            ENV_ID,
+            num_envs=min(num_envs, len(pending)),
+            vectorization_mode="vector_entry_point",
+            autoreset_mode=AutoresetMode.DISABLED,
+            **{**options, "replays": replays, "split": split, "released_metrics": False},  # computed when scoring
+        )
+        try:
+            with tqdm(total=len(ids), initial=len(ids) - len(pending), unit="episode", disable=not progress) as bar:
+                rollout(agent, env, pending, folder, seed=seed, filmed=filmed, bar=bar)
+        finally:
+            env.close()
+    return score(folder.path, progress=progress)
+
+
+def rollout(
+    agent: Agent,
+    env: Any,
+    replay_ids: Sequence[str],
+    folder: RunFolder,
+    *,
+    seed: int,
+    filmed: Sequence[str] = (),
+    bar: tqdm | None = None,
+) -> None:
+    """Run each replay once, a world taking the next one as soon as it is free, and write episodes as they end.
+
+    `env` is a `HandoverVectorEnv` with autoreset disabled: a world that has ended stands still until it is reset.
+    """
+    env = env.unwrapped
+    waiting = list(reversed(replay_ids))
+    running: list[str | None] = [None] * env.num_envs
+    videos = VideoRecorder(folder, filmed)
+    frames = reached = 0
+    observation, state = None, None
+    free = np.ones(env.num_envs, dtype=bool)
+    began = time.perf_counter()
+    try:
+        while True:
+            for world in np.flatnonzero(free).tolist():
+                running[world] = waiting.pop() if waiting else None
+            taken = np.array([replay is not None for replay in running])
+            if not taken.any():
+                break
+            started = free & taken
+            if started.any():
+                observation, _ = env.reset(
+                    seed=[None if replay is None else episode_seed(seed, replay) for replay in running],
+                    options={"replay": running, "reset_mask": started},
+                )
+                videos.start({world: str(running[world]) for world in np.flatnonzero(started).tolist()}, env)
+            action, state = agent.predict(observation, state=state, episode_start=started, deterministic=True)
+            observation, _, terminated, truncated, _ = env.step(action)
+            videos.add_frames(env)
+            free = (terminated | truncated) & taken
+            for world in np.flatnonzero(free).tolist():
+                record = env.episode_record(world)
+                videos.finish(world)
+                folder.save_episode(record)
+                frames += len(record["depth"])
+                reached += str(record["status"]) == "REACHED"
+                if bar is not None:
+                    bar.update()
+                    bar.set_postfix(reached=reached, refresh=False)
+    finally:
+        videos.close()
+    seconds = time.perf_counter() - began
+    speed = {"frames": frames, "seconds": seconds, "frames_per_second": frames / seconds, "num_envs": env.num_envs}
+    folder.write_json("speed.json", speed)
+
+
+def score(run: str | Path, *, allow_incomplete: bool = False, progress: bool = False) -> dict[str, Any]:
+    """Compute the report of a run folder from its recorded episodes, and write it there.
+
+    Raises:
+        ValueError: episodes are missing (the message names them) and `allow_incomplete` is False, an episode file
+            cannot be used, or the replay store is not the one that the run was made with.
+    """
+    folder = RunFolder(run)
+    config = folder.config
+    ids = config["replay_ids"]
+    recorded = folder.recorded_ids()
+    missing = [i for i in ids if i not in recorded]
+    if missing and not allow_incomplete:
+        listed = ", ".join(missing[:20]) + (f" and {len(missing) - 20} more" if len(missing) > 20 else "")
+        raise ValueError(
+            f"{folder.path} is incomplete, {len(missing)} of {len(ids)} episodes are missing: {listed}. "
+            "Run the evaluation again to go on, or allow an incomplete report"
+        )
+    store = ReplayStore.open(config["evaluation"]["replays"])
+    if (found := fingerprint(store.path)) != config["store_sha256"]:
+        raise ValueError(
+            f"{store.path} has changed since {folder.path} was rolled out: sha256 {found[:12]}..., "
+            f"then {config['store_sha256'][:12]}..."
+        )
+    scored = tqdm([i for i in ids if i in recorded], desc="scoring", unit="episode", disable=not progress)
+    rows = [episode_row(folder.load_episode(i), store) for i in scored]
+    report = build_report(rows, config=config, missing=missing, speed=folder.read_json("speed.json"))
+    folder.write_text("episodes.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    folder.write_json("report.json", report)
+    folder.write_text("report.md", to_markdown(report))
+    return report
+
+
+def episode_row(record: dict[str, np.ndarray], store: ReplayStore) -> dict[str, Any]:
+    """All numbers of one recorded episode: metrics under both definitions, and where the two depths disagree.
+
+    The frames and depths called false or missed are those of the released definition's frames: see
+    `dexh2r_gym.report.false_positives`.
+    """
+    hand_state, object_pose = torch.from_numpy(record["hand_state"]), torch.from_numpy(record["object_pose"])
+    exact = torch.from_numpy(record["depth"])
+    released = released_depth(hand_state, object_pose, store.object_model(str(record["object"])))
+    length = torch.tensor([len(exact)])
+    alignment_begin = torch.tensor([int(record["alignment_begin"])])
+    metrics = approach_metrics(
+        depth=exact[None],
+        palm=hand_state[None, :, :3],
+        length=length,
+        reached=torch.tensor([str(record["status"]) == "REACHED"]),
+        alignment_begin=alignment_begin,
+        released_depth=released[None],
+    )
+    counted = released_frames(length, alignment_begin, len(exact))[0]
+    false = counted & (released > 0) & (exact <= 0)
+    false_depth_cm = 100.0 * torch.where(false, released, 0.0)
+    return {
+        **{name: record[name].item() for name in ("replay", "object", "subject", "kind", "fps", "status")},
+        "end_frame": len(exact) - 1,
+        "alignment_begin": int(alignment_begin),
+        **{name: value.item() for name, value in metrics.items()},
+        "max_giver_force": float(record["giver_force"].max()),
+        "frames": int(counted.sum()),
+        "false_frames": int(false.sum()),
+        "missed_frames": int((counted & (released <= 0) & (exact > 0)).sum()),
+        "false_depth_cm": float(false_depth_cm.sum() / counted.sum().clamp_min(1)),  # share of pen_dep_released
+        "deepest_false_cm": float(false_depth_cm.max()),
+    }
+
+
+def episode_seed(seed: int, replay_id: str) -> int:
+    """The seed of one episode: of the run's seed and the replay alone."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{replay_id}".encode()).digest()[:4], "little")
+
+
+def fingerprint(path: Path) -> str:
+    """sha256 of a file, or of the names and contents of all files of a folder."""
+    digest = hashlib.sha256()
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    for file in files:
+        if path.is_dir():
+            digest.update(f"{file.relative_to(path).as_posix()}\0{file.stat().st_size}\0".encode())
+        with open(file, "rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
