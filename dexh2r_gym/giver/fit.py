@@ -21,6 +21,7 @@ MAX_OVERLAP = 0.003  # metres, deepest skin vertex of a grasp that is kept
 CONTACT = 0.0015  # metres, a finger whose skin comes nearer than this is in contact
 _CLEARANCE = 0.03  # metres: object points nearer than this to the skin are taken by the giver
 _REACH = 0.10  # metres: what counts as one end of an object, at most this much of its length
+_FREE_END = 0.3  # share of an object's length, from the far end, into which the hand at the other end must not reach
 _FOREARM = (0.05, 0.20)  # metres behind the wrist that must be clear of the object
 _MIN_SQUEEZE = 0.6  # cosine between the outward normals of two contacts, reversed: 1 is directly opposite
 _FINALISTS = 24  # candidates that are checked with every vertex and the exact distance
@@ -66,7 +67,9 @@ def grasp_end(
         end = axis * (1.0 if torch.rand((), generator=generator) < 0.5 else -1.0)
     end = torch.nn.functional.normalize(torch.as_tensor(end, dtype=torch.float32), dim=-1)
     position, rotation = _wrists_at_end(hand, obj, end, num_candidates, generator)
-    return _fit(hand, obj, position, rotation, generator)
+    along = obj.points.float() @ end
+    guard = torch.cat((end, torch.lerp(along.min(), along.max(), _FREE_END)[None]))
+    return _fit(hand, obj, position, rotation, generator, guard=guard)
 
 
 def grasp_near(
@@ -88,7 +91,7 @@ def grasp_near(
     position = near[:, :3] + spread[0] * noise[:, :3]
     rotation = quat_multiply(near[:, 3:], quat_from_axis_angle(spread[1] * noise[:, 3:]))
     prior = -0.1 * noise.square().sum(-1)
-    return _fit(hand, obj, position, rotation, generator, prior)
+    return _fit(hand, obj, position, rotation, generator, prior=prior)
 
 
 def _wrists_at_end(
@@ -128,9 +131,14 @@ def _fit(
     position: Tensor,
     rotation: Tensor,
     generator: torch.Generator,
+    *,
     prior: Tensor | None = None,
+    guard: Tensor | None = None,
 ) -> GraspFit:
-    """Move in, close, judge. position (N, 3), rotation (N, 4) of wrists; prior (N,) is added to the score."""
+    """Move in, close, judge. position (N, 3), rotation (N, 4) of wrists.
+
+    prior (N,) is added to the score; guard (4,), normal and offset: the whole skin must lie beyond this plane.
+    """
     count = len(position)
     drive = FingerDrive(hand)
     adduction, opposition, knuckle = torch.rand(3, count, generator=generator)
@@ -143,6 +151,9 @@ def _fit(
     score = _coarse_score(hand, obj, mano, fingers, met)
     if prior is not None:
         score = score + prior
+    if guard is not None:
+        clear = (hand.vertices(mano, drive.pads.flatten()) @ guard[:3]).amin(-1) > guard[3]
+        score = torch.where(clear, score, -torch.inf)
     best = score.topk(min(_FINALISTS, count)).indices
     best = best[score[best].isfinite()]
     return _judge(hand, obj, mano[best].double(), score[best])
