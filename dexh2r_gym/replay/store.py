@@ -8,9 +8,6 @@ library, its geometry. Keys, dtypes and shapes are listed in `dexh2r_gym.replay.
 from __future__ import annotations
 
 import difflib
-import os
-import struct
-import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -25,9 +22,9 @@ import zarr.storage
 from numpy.typing import NDArray
 
 from dexh2r_gym.replay import validate
+from dexh2r_gym.replay.entries import list_entries
 from dexh2r_gym.replay.replay import SIDES, SPLITS, Replay, ReplayError, ReplayInfo, UnknownReplayError, replay_id
 from dexh2r_gym.replay.splits import trial_kind
-from dexh2r_gym.rotations import quat_normalize
 
 if TYPE_CHECKING:
     from dexh2r_gym.objects import ObjectModel
@@ -47,7 +44,7 @@ class ReplayStore:
         """Open the store at `path`; see `open` for stores by name."""
         self.path = Path(path)
         self.name = str(path)
-        self._entries = _list_entries(self.path, self.name)
+        self._entries = list_entries(self.path, self.name)
         with self._guard(""):
             zip_file = self.path.is_file()
             self._zarr = (
@@ -103,7 +100,7 @@ class ReplayStore:
         return (self[index] for index in range(len(self)))
 
     def __reduce__(self):
-        return type(self), (self.path,)
+        return type(self), (self.path.absolute(),)
 
     def __repr__(self) -> str:
         return f"ReplayStore({self.name!r}, {len(self)} replays, {len(self.object_names)} objects)"
@@ -139,6 +136,8 @@ class ReplayStore:
 
     def check(self, progress: Callable[[Iterator[int]], Iterator[int]] = iter) -> None:
         """Read and check every replay and goal; raises ReplayError at the first bad one. `progress` may be tqdm."""
+        for name in self.object_names:
+            self._cached_goals(name)
         for index in progress(iter(range(len(self)))):
             self._load(index)
 
@@ -260,44 +259,5 @@ def shipped_stores() -> dict[str, Path]:
 
 
 def _unit(pose: torch.Tensor) -> torch.Tensor:
-    """Poses with the rounding error of float32 taken off the quaternions."""
-    return torch.cat((pose[..., :3], quat_normalize(pose[..., 3:])), dim=-1)
-
-
-def _list_entries(path: Path, name: str) -> dict[str, dict[str, int]]:
-    """What is in a folder or zip: array or group key -> entry below it ("c/0/0") -> size in bytes."""
-    if path.is_file():
-        try:
-            with zipfile.ZipFile(path) as file:
-                sizes = {entry.filename: entry.file_size for entry in file.infolist()}
-        except (zipfile.BadZipFile, OSError, struct.error) as error:
-            raise ReplayError(f"not a whole zip file ({error})", store=name, key=_cut_entry(path)) from error
-    elif path.is_dir():
-        files = [Path(folder, file) for folder, _, names in os.walk(path) for file in names]
-        sizes = {file.relative_to(path).as_posix(): file.stat().st_size for file in files}
-    else:
-        raise ReplayError("no such file or folder", store=name)
-    keys = {entry.removesuffix("zarr.json").rstrip("/") for entry in sizes if entry.endswith("zarr.json")}
-    entries: dict[str, dict[str, int]] = {key: {} for key in keys}
-    for entry, size in sizes.items():
-        key, chunk, rest = entry.rpartition("/c/")
-        if chunk and key in entries:
-            entries[key][f"c/{rest}"] = size
-    return entries
-
-
-def _cut_entry(path: Path) -> str | None:
-    """The entry in which a zip file without its directory (which stands at the end) breaks off."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        position, last = 0, None
-        while True:
-            file.seek(position)
-            header = file.read(30)
-            if len(header) < 30 or header[:4] != b"PK\x03\x04":
-                return last
-            stored, name_length, extra_length = struct.unpack("<I4xHH", header[18:30])
-            last = file.read(name_length).decode(errors="replace")
-            position += 30 + name_length + extra_length + stored
-            if position > size:
-                return last
+    """Poses with the rounding error taken off the quaternions."""
+    return torch.cat((pose[..., :3], torch.nn.functional.normalize(pose[..., 3:], dim=-1)), dim=-1)

@@ -66,17 +66,15 @@ def check_array(array, key: str, dtype: str, row: tuple[int, ...], sizes: Mappin
         raise ReplayError(f"chunks of {chunk_bytes} bytes, at most {MAX_CHUNK_BYTES} allowed", store=store, key=key)
     if array.shards is not None:
         raise ReplayError("sharded arrays are not supported", store=store, key=key)
-    counts = [-(-n // c) for n, c in zip(array.shape, array.chunks, strict=True)]
-    names = (array.metadata.encode_chunk_key(index) for index in np.ndindex(*counts))
-    seen = 0
-    for name in names:  # ends at the first one missing, however many the metadata claim
+    if tuple(array.chunks[1:]) != row:
+        raise ReplayError(f"chunks of shape {array.chunks}, expected whole rows of {row}", store=store, key=key)
+    count = -(-array.shape[0] // array.chunks[0])
+    for index in range(count):  # ends at the first one missing, however many the metadata claim
+        name = array.metadata.encode_chunk_key((index, *[0] * len(row)))
         if name not in sizes:
-            raise ReplayError(
-                f"chunk missing ({seen} of {math.prod(counts)} before it are there)", store=store, key=f"{key}/{name}"
-            )
+            raise ReplayError(f"chunk missing, number {index} of {count}", store=store, key=f"{key}/{name}")
         if not 0 < sizes[name] <= chunk_bytes + 4096:
             raise ReplayError(f"{sizes[name]} bytes for a chunk of {chunk_bytes}", store=store, key=f"{key}/{name}")
-        seen += 1
     return array.shape[0]
 
 
