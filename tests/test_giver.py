@@ -163,7 +163,7 @@ def test_every_shape_number_does_what_the_table_says():
         torch.testing.assert_close(ratio.nanmedian(0).values, want)
     for i, chain in ((2, 1), (7, 4)):
         radius = shaped(i, 2.0).capsules()[3] / mean.capsules()[3]
-        assert radius[5 + 3 * chain].item() == pytest.approx(math.exp(0.12), rel=1e-3) and radius[0] == 1.0
+        assert radius[5 + 3 * chain].item() == pytest.approx(math.exp(0.12), rel=5e-3) and radius[0] == 1.0
 
 
 def test_from_mano_reads_the_shape():

@@ -1,6 +1,8 @@
 """The giver's hand: skeleton, skin, collision capsules, and how it holds an object."""
 
 from dexh2r_gym.giver.capsules import NUM_CAPSULES
+from dexh2r_gym.giver.closing import FingerDrive, close_fingers
+from dexh2r_gym.giver.fit import GraspFit, grasp_end, grasp_near
 from dexh2r_gym.giver.hand import CHAINS, SIDES, GiverHand, mirror_axis_angle, move_mano
 from dexh2r_gym.giver.model import add_giver, giver_mocap_ids, set_giver_geoms
 
@@ -8,9 +10,14 @@ __all__ = [
     "CHAINS",
     "NUM_CAPSULES",
     "SIDES",
+    "FingerDrive",
     "GiverHand",
+    "GraspFit",
     "add_giver",
+    "close_fingers",
     "giver_mocap_ids",
+    "grasp_end",
+    "grasp_near",
     "mirror_axis_angle",
     "move_mano",
     "set_giver_geoms",
