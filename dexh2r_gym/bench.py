@@ -1,0 +1,159 @@
+"""Speed: simulated seconds per wall second of the whole environment, beside a peer in the same run.
+
+The peer is EnvPool's HandManipulateBlock-v1, the fastest ShadowHand environment on PyPI: physics in C++ on a thread pool.
+Ours is stepped with observations, rewards and the paper's metrics, each hand driven to its nearest goal grasp so that
+worlds go through approach, contact and reset; the released code's metrics are left to `dexh2r score`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import AutoresetMode
+from tqdm import tqdm
+
+from dexh2r_gym.envs.observations import STATE_SHAPES
+
+PEER = "EnvPool HandManipulateBlock-v1"
+PEER_ENVS = 8
+PEER_STEP_SECONDS = 0.04  # 20 substeps of 2 ms
+WARM_UP_SECONDS = 2.0
+BACKENDS = ("mujoco", "kinematic")
+
+
+def bench(out: Path, *, seconds: float, num_envs: Sequence[int], replays: str = "mini") -> str:
+    """Measure every backend at every number of worlds between two measurements of the peer; write bench.json and bench.md.
+
+    Returns the table as markdown. Without EnvPool the table says so and has no ratios.
+    """
+    from dexh2r_gym.envs import HandoverVectorEnv
+
+    out.mkdir(parents=True, exist_ok=True)
+    jobs = [(backend, n) for backend in BACKENDS for n in num_envs]
+    rows: list[dict[str, Any]] = []
+    with tqdm(total=len(jobs) + 2, unit="measurement") as bar:
+        peer = [_measure_peer(seconds)]
+        bar.update()
+        for backend, n in jobs:
+            env = gym.make_vec(
+                "DexH2R-Handover-v0",
+                num_envs=n,
+                vectorization_mode="vector_entry_point",
+                backend=backend,
+                autoreset_mode=AutoresetMode.SAME_STEP,
+                replays=replays,
+                split="all",
+                released_metrics=False,
+            )
+            assert isinstance(env.unwrapped, HandoverVectorEnv)
+            rate = _measure_ours(env.unwrapped, seconds)
+            rows.append(
+                {"env": f"dexh2r-gym {backend}", "num_envs": n, "steps_per_s": rate, "fps": env.unwrapped.task.fps}
+            )
+            env.close()
+            bar.update()
+        peer.append(_measure_peer(seconds))
+        bar.update()
+    measured = [p for p in peer if p is not None]
+    peer_speed = float(np.mean(measured)) * PEER_STEP_SECONDS if measured else None
+    for row in rows:
+        row["simulated_s_per_s"] = row["steps_per_s"] / row.pop("fps")
+        row["times_peer"] = row["simulated_s_per_s"] / peer_speed if peer_speed else None
+    result = {
+        "peer": {"env": PEER, "num_envs": PEER_ENVS, "steps_per_s": measured, "simulated_s_per_s": peer_speed},
+        "rows": rows,
+        "machine": {"cpu": _cpu(), "cores": os.cpu_count(), "python": platform.python_version()},
+        "versions": {name: version(name) for name in ("mujoco", "torch", "numpy", "gymnasium")},
+        "seconds": seconds,
+    }
+    (out / "bench.json").write_text(json.dumps(result, indent=2))
+    table = _table(result)
+    (out / "bench.md").write_text(table)
+    return table
+
+
+def _measure_ours(env: Any, seconds: float) -> float:
+    """Steps a second of all worlds together."""
+    sizes = list(STATE_SHAPES)
+    start = sum(STATE_SHAPES[k] for k in sizes[: sizes.index("goal_state")])
+    goal = slice(start, start + STATE_SHAPES["goal_state"])
+    observation, _ = env.reset(seed=0)
+
+    def step() -> None:
+        nonlocal observation
+        observation, *_ = env.step(observation[:, goal])
+
+    return env.num_envs * _rate(step, seconds)
+
+
+def _measure_peer(seconds: float) -> float | None:
+    """Steps a second of EnvPool's worlds together; None where it is not installed."""
+    try:
+        import envpool
+    except ImportError:
+        return None
+    threads = os.cpu_count() or 1
+    env = envpool.make_gymnasium("HandManipulateBlock-v1", num_envs=PEER_ENVS, num_threads=threads, seed=0)
+    env.reset()
+    rng = np.random.default_rng(0)
+    actions = rng.uniform(-1, 1, (64, PEER_ENVS, *env.action_space.shape))
+    count = 0
+
+    def step() -> None:
+        nonlocal count
+        env.step(actions[count % len(actions)])
+        count += 1
+
+    rate = PEER_ENVS * _rate(step, seconds)
+    env.close()
+    return rate
+
+
+def _rate(step: Callable[[], None], seconds: float) -> float:
+    """Calls a second, after a warm-up."""
+    count = 0
+    for limit in (WARM_UP_SECONDS, seconds):
+        count, start = 0, time.perf_counter()
+        while (spent := time.perf_counter() - start) < limit:
+            step()
+            count += 1
+    return count / spent
+
+
+def _cpu() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    return next(
+        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor()
+    )
+
+
+def _table(result: dict[str, Any]) -> str:
+    machine, peer = result["machine"], result["peer"]
+    lines = [
+        f"{machine['cpu']}, {machine['cores']} cores, MuJoCo {result['versions']['mujoco']}, "
+        f"torch {result['versions']['torch']}, {result['seconds']:g} s a measurement",
+        "",
+        "| environment | worlds | env steps / s | simulated s / wall s | times EnvPool |",
+        "|---|---|---|---|---|",
+    ]
+    if peer["simulated_s_per_s"] is None:
+        lines.append(f"| {PEER} | - | not installed: pip install dexh2r-gym[bench] | - | - |")
+    else:
+        steps = float(np.mean(peer["steps_per_s"]))
+        lines.append(f"| {PEER} | {PEER_ENVS} | {steps:,.0f} | {peer['simulated_s_per_s']:.1f} | 1 |")
+    for row in result["rows"]:
+        ratio = "-" if row["times_peer"] is None else f"{row['times_peer']:.1f}"
+        lines.append(
+            f"| {row['env']} | {row['num_envs']} | {row['steps_per_s']:,.0f} | {row['simulated_s_per_s']:.1f} | {ratio} |"
+        )
+    return "\n".join(lines) + "\n"
