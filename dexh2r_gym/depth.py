@@ -120,7 +120,7 @@ def released_depth(hand_state: Tensor, object_pose: Tensor, obj: ObjectModel) ->
     link_poses = forward_kinematics(*split_hand_state(hand_state.double()))  # (T, 18, 7)
     in_object = pose_multiply(pose_inverse(object_pose.double())[:, None], link_poses)
     local = surface_points_local()[0].double()
-    points = pose_apply(in_object[:, SURFACE_LINK], local)  # (T, 2304, 3) object frame
+    points = pose_apply(in_object[:, SURFACE_LINK], local[None])  # (T, 2304, 3) object frame
     return penetration_depth(points, obj.points.double(), obj.normals.double())
 
 
@@ -151,7 +151,7 @@ def hand_object_depth(
     depth = object_pose.new_zeros(len(object_pose))
 
     reach = object_radius.to(link_poses)[object_index][:, None] + radius  # (N, 18)
-    offset = pose_apply(link_poses, center) - object_pose[:, None, :3]
+    offset = pose_apply(link_poses, center[None]) - object_pose[:, None, :3]
     row, link = (offset.square().sum(-1) < reach.square()).nonzero(as_tuple=True)  # K pairs
     if len(row) == 0:
         return depth

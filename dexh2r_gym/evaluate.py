@@ -23,7 +23,7 @@ import torch
 from gymnasium.vector import AutoresetMode
 from tqdm import tqdm
 
-from dexh2r_gym.envs.options import make_options
+from dexh2r_gym.envs.handover_vector import make_options
 from dexh2r_gym.metrics import approach_metrics, released_depth, released_frames
 from dexh2r_gym.replay import ReplayStore
 from dexh2r_gym.report import build_report, to_markdown
