@@ -61,6 +61,7 @@ def add_hand(
     if not fixed_base:
         palm.add_freejoint(name=prefix + "rh_base")
         _add_base_servos(spec, palm, prefix)
+    unit = 180 / np.pi if spec.compiler.degree else 1.0  # of joint ranges in this spec
     bodies = {PALM: palm, WRIST: palm.add_body(name=prefix + WRIST, pos=WRIST_POSITION, gravcomp=1)}
     for row in JOINTS:
         body = bodies[row.parent].add_body(name=prefix + row.child, pos=row.position, quat=row.frame, gravcomp=1)
@@ -71,7 +72,7 @@ def add_hand(
             type=mujoco.mjtJoint.mjJNT_HINGE,
             axis=row.axis,
             limited=mujoco.mjtLimited.mjLIMITED_TRUE,
-            range=[row.lower, row.upper],
+            range=np.array([row.lower, row.upper]) * unit,
             armature=_JOINT_ARMATURE,
         )
         spec.add_actuator(
