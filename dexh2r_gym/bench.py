@@ -1,6 +1,6 @@
 """Speed: simulated seconds per wall second of the whole environment, beside a peer in the same run.
 
-The peer is EnvPool's HandManipulateBlock-v1, the fastest ShadowHand environment on PyPI: physics in C++ on a thread pool.
+The peer is EnvPool's HandManipulateBlock-v1, a ShadowHand whose physics runs in C++ on a thread pool.
 Ours is stepped with observations, rewards and the paper's metrics, each hand driven to its nearest goal grasp so that
 worlds go through approach, contact and reset; the released code's metrics are left to `dexh2r score`.
 """
@@ -31,7 +31,7 @@ BACKENDS = ("mujoco", "kinematic")
 
 
 def bench(out: Path, *, seconds: float, num_envs: Sequence[int], replays: str = "mini") -> str:
-    """Measure every backend at every number of worlds between two measurements of the peer; write bench.json and bench.md.
+    """Measure every backend at every number of worlds between two of the peer; write bench.json and bench.md.
 
     Returns the table as markdown. Without EnvPool the table says so and has no ratios.
     """
@@ -154,6 +154,7 @@ def _table(result: dict[str, Any]) -> str:
     for row in result["rows"]:
         ratio = "-" if row["times_peer"] is None else f"{row['times_peer']:.1f}"
         lines.append(
-            f"| {row['env']} | {row['num_envs']} | {row['steps_per_s']:,.0f} | {row['simulated_s_per_s']:.1f} | {ratio} |"
+            f"| {row['env']} | {row['num_envs']} | {row['steps_per_s']:,.0f} "
+            f"| {row['simulated_s_per_s']:.1f} | {ratio} |"
         )
     return "\n".join(lines) + "\n"

@@ -33,9 +33,12 @@ def quat_conjugate(q: Tensor) -> Tensor:
 
 def quat_rotate(q: Tensor, v: Tensor) -> Tensor:
     """Rotate vectors: (..., 4), (..., 3) -> (..., 3)."""
-    w, u = q[..., :1], q[..., 1:]
-    t = 2.0 * torch.linalg.cross(u, v, dim=-1)
-    return v + w * t + torch.linalg.cross(u, t, dim=-1)
+    w, x, y, z = q.unbind(-1)
+    vx, vy, vz = v.unbind(-1)
+    tx, ty, tz = 2.0 * (y * vz - z * vy), 2.0 * (z * vx - x * vz), 2.0 * (x * vy - y * vx)
+    return torch.stack(
+        (vx + w * tx + y * tz - z * ty, vy + w * ty + z * tx - x * tz, vz + w * tz + x * ty - y * tx), dim=-1
+    )
 
 
 def quat_normalize(q: Tensor) -> Tensor:
@@ -137,7 +140,8 @@ def quat_to_matrix(q: Tensor) -> Tensor:
 def pose_multiply(a: Tensor, b: Tensor) -> Tensor:
     """Pose b, given in frame a, expressed where a is expressed. (..., 7), (..., 7) -> (..., 7)."""
     position = a[..., :3] + quat_rotate(a[..., 3:], b[..., :3])
-    return torch.cat((position, quat_multiply(a[..., 3:], b[..., 3:])), dim=-1)
+    rotation = quat_multiply(a[..., 3:], b[..., 3:])
+    return torch.cat((position, rotation), dim=-1)
 
 
 def pose_inverse(p: Tensor) -> Tensor:

@@ -35,7 +35,7 @@ def scene_spec(obj: ObjectModel, *, visuals: bool) -> mujoco.MjSpec:
     spec.worldbody.add_body(name="object_target", mocap=True)
     weld = spec.add_equality(name="object_held", type=mujoco.mjtEq.mjEQ_WELD, objtype=mujoco.mjtObj.mjOBJ_BODY)
     weld.name1, weld.name2 = "object_target", "object"
-    weld.data[:] = [0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1]  # anchor at the object's origin, no offset, torque scale 1
+    weld.data[:11] = [0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1]  # anchor at the object's origin, no offset, torque scale 1
     weld.solref[:] = [OBJECT_WELD_TIME, 1.0]
     weld.solimp[:3] = [OBJECT_WELD_IMPEDANCE, OBJECT_WELD_IMPEDANCE, 0.001]
     for i in range(NUM_GIVER_JOINTS):

@@ -43,7 +43,7 @@ class HandoverVectorEnv(VectorEnv[Any, Any, np.ndarray]):
     way actions are ignored.
 
     ## Observation space
-    `obs_mode="state"`: `Box(149,)` float32, these parts one after another; `"state_dict"`: a `Dict` of them.
+    `obs_mode="state"`: `Box(148,)` float32, these parts one after another; `"state_dict"`: a `Dict` of them.
 
     | part | size | meaning |
     |---|---|---|

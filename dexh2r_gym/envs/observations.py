@@ -24,7 +24,7 @@ NO_GOAL_DISTANCE = 10.0
 
 
 def observation_space(obs_mode: str) -> spaces.Space:
-    """Box (149,) for `state`, the same numbers as a Dict of boxes for `state_dict`."""
+    """Box (148,) for `state`, the same numbers as a Dict of boxes for `state_dict`."""
 
     def box(size: int) -> spaces.Box:
         return spaces.Box(-np.inf, np.inf, (size,), np.float32)
@@ -51,7 +51,7 @@ def state_observation(
         aligning: (B,) bool. progress: (B,) in [0, 1].
 
     Returns:
-        (B, 149), or a dict of (B, size) with the keys of `STATE_SHAPES` in that order.
+        (B, 148), or a dict of (B, size) with the keys of `STATE_SHAPES` in that order.
     """
     parts = {
         "agent_pos": join_hand_state(scene.hand_pose, scene.hand_joints),

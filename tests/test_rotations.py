@@ -1,0 +1,93 @@
+"""Rotations and poses against scipy, which is written by others."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
+
+from dexh2r_gym import rotations as r
+
+
+def random_quats(seed: int, n: int = 50) -> torch.Tensor:
+    """(n, 4) w x y z."""
+    return torch.from_numpy(Rotation.random(n, random_state=seed).as_quat()[:, [3, 0, 1, 2]].copy())
+
+
+def scipy_of(q: torch.Tensor) -> Rotation:
+    return Rotation.from_quat(q.numpy()[..., [1, 2, 3, 0]])
+
+
+def test_quarter_turn_about_z_moves_x_to_y():
+    q = r.quat_from_axis_angle(torch.tensor([0.0, 0.0, np.pi / 2], dtype=torch.float64))
+    torch.testing.assert_close(
+        r.quat_rotate(q, torch.tensor([1.0, 0, 0], dtype=torch.float64)), torch.tensor([0.0, 1, 0], dtype=torch.float64)
+    )
+
+
+def test_products_and_matrices_agree_with_scipy():
+    a, b = random_quats(0), random_quats(1)
+    product = scipy_of(a) * scipy_of(b)
+    np.testing.assert_allclose(r.quat_to_matrix(r.quat_multiply(a, b)).numpy(), product.as_matrix(), atol=1e-12)
+    v = torch.randn(50, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    np.testing.assert_allclose(r.quat_rotate(a, v).numpy(), scipy_of(a).apply(v.numpy()), atol=1e-12)
+    np.testing.assert_allclose(r.quat_angle(a, b).numpy(), (scipy_of(a).inv() * scipy_of(b)).magnitude(), atol=1e-12)
+
+
+def test_matrix_round_trip_in_all_four_cases_of_shepperd():
+    axes = np.concatenate(
+        (np.eye(3) * np.pi, np.eye(3) * 0.1, np.zeros((1, 3)), Rotation.random(100, random_state=2).as_rotvec())
+    )
+    m = torch.from_numpy(Rotation.from_rotvec(axes).as_matrix())
+    torch.testing.assert_close(r.quat_to_matrix(r.quat_from_matrix(m)), m, atol=1e-12, rtol=0)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.floats(-1.8, 1.8), min_size=3, max_size=3))
+def test_axis_angle_round_trip(v):
+    v = torch.tensor(v, dtype=torch.float64)
+    back = r.quat_to_axis_angle(r.quat_from_axis_angle(v))
+    np.testing.assert_allclose(
+        Rotation.from_rotvec(v.numpy()).as_matrix(), Rotation.from_rotvec(back.numpy()).as_matrix(), atol=1e-9
+    )
+    if v.norm() < 3.1:
+        torch.testing.assert_close(back, v, atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("t", [0.0, 0.3, 1.0])
+def test_slerp_turns_a_part_of_the_angle(t):
+    a, b = random_quats(3), random_quats(4)
+    c = r.quat_slerp(a, b, t)
+    torch.testing.assert_close(r.quat_angle(a, c), t * r.quat_angle(a, b), atol=1e-7, rtol=0)
+    torch.testing.assert_close(r.quat_angle(c, b), (1 - t) * r.quat_angle(a, b), atol=1e-7, rtol=0)
+
+
+def test_poses_compose_as_matrices_do():
+    p = torch.cat(
+        (torch.randn(50, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1)), random_quats(5)), -1
+    )
+    q = p.flip(0)
+
+    def matrix(x):
+        m = torch.eye(4, dtype=torch.float64).repeat(len(x), 1, 1)
+        m[:, :3, :3], m[:, :3, 3] = r.quat_to_matrix(x[:, 3:]), x[:, :3]
+        return m
+
+    torch.testing.assert_close(matrix(r.pose_multiply(p, q)), matrix(p) @ matrix(q))
+    torch.testing.assert_close(matrix(r.pose_inverse(p)), torch.linalg.inv(matrix(p)))
+    torch.testing.assert_close(matrix(r.pose_from_matrix(matrix(p))), matrix(p))
+
+
+def test_velocity_of_a_known_motion():
+    before = torch.tensor([0.0, 0, 0, 1, 0, 0, 0], dtype=torch.float64)
+    turn = r.quat_from_axis_angle(torch.tensor([0.0, 0.2, 0.0], dtype=torch.float64))
+    after = torch.cat((torch.tensor([0.1, 0, 0], dtype=torch.float64), turn))
+    expected = torch.tensor([1.0, 0, 0, 0, 2.0, 0], dtype=torch.float64)
+    torch.testing.assert_close(r.pose_velocity(before, after, 0.1), expected)
+
+
+def test_gradient_at_zero_rotation_is_finite():
+    v = torch.zeros(3, dtype=torch.float64, requires_grad=True)
+    r.quat_from_axis_angle(v).sum().backward()
+    assert torch.isfinite(v.grad).all()
