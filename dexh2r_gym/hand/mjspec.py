@@ -13,27 +13,28 @@ from pathlib import Path
 import mujoco
 import numpy as np
 
-from dexh2r_gym.hand.kinematics import JOINTS, LINK_NAMES, PALM, WRIST, WRIST_POSITION
+from dexh2r_gym.hand.kinematics import JOINTS, LINK_NAMES, PALM, WRIST, WRIST_POSITION, Vec3
 from dexh2r_gym.hand.shapes import Capsule, hand_shapes
 
 HAND_CONTYPE, HAND_CONAFFINITY = 1, 6  # meets objects (2) and givers (4)
 _OPPOSED = 8  # the outer thumb (contype) meets the outer fingers (conaffinity); no other two parts of the hand do
 
-BASE_STIFFNESS = (15000.0, 60.0)  # N/m, N m/rad
+BASE_STIFFNESS = (16000.0, 100.0)  # N/m, N m/rad; critically damped, as measured: about 100 rad/s
 BASE_LEAD_TIME = 0.02  # s, damping over stiffness
-BASE_LIMIT = (150.0, 15.0)  # N, N m
+BASE_LIMIT = (150.0, 10.0)  # N, N m
 _BASE_CENTER = (0.007, 0.0, 0.06)  # m, palm frame: near the centre of mass, so that pushing does not turn the hand
 
-_JOINT_STIFFNESS = 5.0  # N m/rad
-_JOINT_DAMPING = 0.1  # N m s/rad
-_JOINT_ARMATURE = 5e-4  # kg m^2, the motor's inertia seen at the joint
+JOINT_STIFFNESS = 7.5  # N m/rad
+JOINT_LEAD_TIME = 0.02  # s, damping over stiffness
+_JOINT_ARMATURE = 1e-3  # kg m^2, the motor's inertia seen at the joint
 _JOINT_LIMIT = {"J5": 2.0, "J4": 2.0, "J3": 2.0, "J2": 1.2, "J1": 1.2}  # N m
 
-# kg; finger parts from Shadow Robot's URDF, the palm carries a share of the forearm
+_PALM_MASS, _PALM_INERTIA = 1.0, 0.006  # kg, kg m^2: with a share of the arm that carries it
 _MASS = {
-    PALM: 0.8, WRIST: 0.2, "knuckle": 0.008, "proximal": 0.030, "middle": 0.017, "distal": 0.013,
+    WRIST: 0.2, "knuckle": 0.008, "proximal": 0.030, "middle": 0.017, "distal": 0.013,
     "lfmetacarpal": 0.030, "thbase": 0.010, "thproximal": 0.040, "thhub": 0.005, "thmiddle": 0.020, "thdistal": 0.017,
 }  # fmt: skip
+"""kg, by link or by part of a finger; finger parts as in Shadow Robot's URDF."""
 _SMALL_RADIUS = 0.008  # m, bodies without a shape of their own have the inertia of a ball of this radius
 
 _ASSETS = Path(__file__).parent.parent / "assets" / "shadow_hand"
@@ -81,7 +82,7 @@ def add_hand(
             target=prefix + row.name,
             ctrllimited=mujoco.mjtLimited.mjLIMITED_TRUE,
             ctrlrange=[row.lower, row.upper],
-            **_servo(_JOINT_STIFFNESS, _JOINT_DAMPING, limit),
+            **_servo(JOINT_STIFFNESS, JOINT_LEAD_TIME * JOINT_STIFFNESS, limit),
         )
     _add_shapes(bodies, visuals, prefix)
     _add_masses(bodies)
@@ -144,14 +145,21 @@ def _add_shapes(bodies: dict[str, mujoco.MjsBody], visuals: bool, prefix: str) -
 
 
 def _add_masses(bodies: dict[str, mujoco.MjsBody]) -> None:
-    """Spread each body's mass over its shapes; a body without any is a small ball."""
-    for name, body in bodies.items():
-        part = name if name in _MASS else name.removeprefix("rh_")
-        mass = _MASS[part] if part in _MASS else _MASS[part[2:]]
+    """The palm's is given; other bodies spread theirs over their shapes, one without any is a small ball."""
+    for link, body in bodies.items():
+        if link == PALM:
+            _set_inertia(body, _PALM_MASS, _PALM_INERTIA, _BASE_CENTER)
+            continue
+        name = link.removeprefix("rh_")
+        mass = next(_MASS[key] for key in (link, name, name[2:]) if key in _MASS)
         if not body.geoms:
-            body.mass, body.inertia, body.explicitinertial = mass, [0.4 * mass * _SMALL_RADIUS**2] * 3, True
+            _set_inertia(body, mass, 0.4 * mass * _SMALL_RADIUS**2, (0.0, 0.0, 0.0))
         for geom in body.geoms:
             geom.mass = mass / len(body.geoms)
+
+
+def _set_inertia(body: mujoco.MjsBody, mass: float, inertia: float, center: Vec3) -> None:
+    body.mass, body.inertia, body.ipos, body.explicitinertial = mass, [inertia] * 3, center, True
 
 
 def _add_meshes(spec: mujoco.MjSpec, bodies: dict[str, mujoco.MjsBody], prefix: str) -> None:

@@ -98,7 +98,7 @@ def hand_shapes() -> tuple[Shape, ...]:
         *fingers,
         _box("rh_lfmetacarpal", (0, 0, 40.6), (9, 11, 18)),
         _box("rh_lfmetacarpal", (12, 0, 26.2), (15.1, 11, 5.1), (0, 0.615, 0)),
-        _box("rh_lfmetacarpal", (-4.4, 0.2, 18.6), (3.1, 10.8, 9.9), (0, 0.474, 0)),
+        _box("rh_lfmetacarpal", (-3.6, 0, 18), (2.6, 10.8, 8.5), (0, 0.474, 0)),
         _capsule("rh_thproximal", (0, 0, -2), (0, 0, 38.8), 10.9),
         _capsule("rh_thmiddle", (0, 0, -0.8), (0, 0, 31.8), 10.4),
         _capsule("rh_thdistal", (3.4, -0.8, 4.5), (0.9, 1.4, 26.2), 8.6),
