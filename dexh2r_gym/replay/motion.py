@@ -62,7 +62,7 @@ def draw_subjects(count: int, seed: int) -> list[Subject]:
                 tuple(betas.tolist()),
                 shoulder,
                 offer,
-                speed=rng.uniform(0.24, 0.36),
+                speed=rng.uniform(0.20, 0.30),
                 turning=rng.uniform(0.25, 0.55),
                 hesitation=rng.uniform(0.1, 0.5),
                 tremor=rng.uniform(0.002, 0.006),
@@ -154,7 +154,7 @@ def _schedule(count: int, moving: float, hesitation: float, rng: np.random.Gener
 
 
 def _sway(times: NDArray, rng: np.random.Generator) -> NDArray:
-    """(T, 6) of about unit amplitude: slow drift of a few tenths of a hertz, and a tremor a twentieth as large at 5 to 9 Hz."""
+    """(T, 6) of amplitude about 1: drift of a few tenths of a hertz, and a tremor a twentieth as large at 5 to 9 Hz."""
     out = np.zeros((len(times), 6))
     for low, high, amplitude in ((0.15, 0.6, 0.7), (0.15, 0.6, 0.5), (5.0, 9.0, 0.05)):
         frequency, phase = rng.uniform(low, high, 6), rng.uniform(0, 2 * np.pi, 6)

@@ -1,0 +1,156 @@
+"""Synthetic trials: motion of the giver, drawing, generation of a store, and the store that ships with the package."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dexh2r_gym.replay import ReplayStore, shipped_stores
+from dexh2r_gym.replay.draw import FPS, MIN_GOALS, START_DISTANCE
+from dexh2r_gym.replay.generate import Preset, generate
+from dexh2r_gym.replay.motion import (
+    HOLD_SHARE,
+    draw_motion,
+    draw_offers,
+    draw_subjects,
+    forearm_direction,
+    hand_axis,
+    minimum_jerk,
+    within_reach,
+)
+from dexh2r_gym.replay.splits import TEST_KINDS
+from dexh2r_gym.replay.statistics import statistics, trial_statistics
+from dexh2r_gym.rotations import pose_velocity, quat_angle, quat_rotate
+
+TINY = Preset(num_trials=3, num_subjects=3, objects=("banana", "hammer", "wine_bottle"), validation=(1, 1), test=(1, 1))
+
+
+def test_minimum_jerk_is_the_known_polynomial():
+    assert minimum_jerk(np.array([-1.0, 0.0, 0.5, 1.0, 2.0])).tolist() == [0.0, 0.0, 0.5, 1.0, 1.0]
+    fine = np.linspace(0, 1, 10001)
+    speed = np.gradient(minimum_jerk(fine), fine)
+    assert speed.max() == pytest.approx(1.875, abs=1e-4)  # of the mean speed
+    assert abs(speed[[0, -1]]).max() < 1e-3
+
+
+def test_subjects_are_reproducible_and_different():
+    subjects = draw_subjects(8, seed=3)
+    assert subjects == draw_subjects(8, seed=3)
+    assert len({s.betas for s in subjects}) == 8
+    assert sorted(s.side for s in subjects).count("left") == 2
+    for s in subjects:  # facing -x, so the right arm is at +y
+        assert (s.shoulder[1] > 0) == (s.side == "right")
+
+
+def test_elbow_of_a_known_arm():
+    subject = draw_subjects(1, seed=0)[0]
+    elbow = torch.tensor(subject.shoulder, dtype=torch.float64) + torch.tensor([0.02, 0.06, -0.30])
+    direction = forearm_direction(subject, elbow - torch.tensor([0.3, 0.0, 0.0], dtype=torch.float64))
+    torch.testing.assert_close(direction, torch.tensor([1.0, 0, 0], dtype=torch.float64))
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 2**32))
+def test_offers_hold_the_hand_towards_the_robot(seed):
+    for subject in draw_subjects(2, seed):  # one right, one left hand
+        offers = draw_offers(subject, 32, np.random.default_rng(seed))
+        back = hand_axis(subject.side, offers[:, 3:])
+        assert (back[:, 0] > 0).all(), "the hand comes from the giver's side"
+        palm = quat_rotate(offers[:, 3:], torch.tensor([0.0, -1.0, 0.0]).expand(32, 3).double())
+        outward = 1.0 if subject.side == "right" else -1.0
+        assert (palm[:, 1] * outward < 0.6).all(), "a palm does not turn outward"
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**32), num_frames=st.integers(90, 130))
+def test_motion_is_smooth_slow_at_the_end_and_within_reach(seed, num_frames):
+    rng = np.random.default_rng(seed)
+    subject = draw_subjects(2, seed)[seed % 2]
+    offer = draw_offers(subject, 1, rng)[0]
+    wrist = next(
+        (w for w in (draw_motion(subject, offer, num_frames, FPS, rng) for _ in range(50)) if w is not None), None
+    )
+    if wrist is None:  # an offer at the edge of what the arm reaches
+        return
+    assert wrist.shape == (num_frames, 7)
+    assert within_reach(subject, wrist).all()
+    velocity = pose_velocity(wrist[:-1], wrist[1:], 1 / FPS)
+    assert velocity[:, :3].norm(dim=-1).max() < 1.5
+    hold = round(HOLD_SHARE * num_frames) - 1
+    assert velocity[-hold:, :3].norm(dim=-1).max() < 0.07
+    assert (wrist[-hold:, :3] - offer[:3]).norm(dim=-1).max() < 0.03
+    assert quat_angle(wrist[-hold:, 3:], offer[3:].expand(hold, 4)).max() < 0.1
+    acceleration = velocity.diff(dim=0)[:, :3].norm(dim=-1) * FPS
+    assert acceleration.max() < 9.0
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory) -> ReplayStore:
+    return ReplayStore(generate(tmp_path_factory.mktemp("tiny") / "tiny.zarr.zip", preset=TINY, seed=5, progress=False))
+
+
+def test_generated_trials_are_good(tiny):
+    assert len(tiny) == TINY.num_trials
+    for replay in tiny:
+        check_trial(replay)
+
+
+def check_trial(replay) -> None:
+    """What is promised of every synthetic trial."""
+    found = trial_statistics(replay)
+    assert found.overlap < 0.004
+    assert found.held == 1.0
+    assert found.largest_step < 0.05
+    assert found.peak_speed <= 1.001
+    assert found.offer_speed < 0.05
+    assert found.free_goals >= MIN_GOALS
+    assert START_DISTANCE[0] - 1e-3 <= found.start_distance <= START_DISTANCE[1] + 1e-3
+    assert replay.hand_start[0] < replay.object_pose[0, 0], "the robot comes from -x"
+    assert replay.giver[-1, 0] > -0.2, "the giver stands at +x"
+
+
+def test_the_same_seed_gives_the_same_bytes_whatever_the_workers(tiny, tmp_path):
+    again = generate(tmp_path / "again.zarr.zip", preset=TINY, seed=5, workers=2, progress=False)
+    assert again.read_bytes() == tiny.path.read_bytes()
+
+
+def test_bad_arguments_name_the_choices(tmp_path):
+    with pytest.raises(ValueError, match="unknown preset 'maxi'; choose one of mini"):
+        generate(tmp_path / "x.zarr.zip", preset="maxi")
+    with pytest.raises(ValueError, match="workers must be at least 1"):
+        generate(tmp_path / "x.zarr.zip", preset=TINY, workers=0)
+    (tmp_path / "there.zarr.zip").touch()
+    with pytest.raises(FileExistsError, match="overwrite"):
+        generate(tmp_path / "there.zarr.zip", preset=TINY)
+
+
+@pytest.fixture(scope="module")
+def mini() -> ReplayStore:
+    return ReplayStore.open("mini")
+
+
+def test_mini_is_as_promised(mini):
+    assert shipped_stores()["mini"].stat().st_size < 5e6
+    mini.check()
+    assert len(mini) >= 60
+    assert len({info.object for info in mini.infos}) >= 12
+    assert len({info.subject for info in mini.infos}) >= 6
+    assert {info.side for info in mini.infos} == {"right", "left"}
+    assert {info.kind for info in mini.infos} == {"train", "validation", *TEST_KINDS}
+
+
+def test_trials_of_mini_are_good(mini):
+    for replay in list(mini)[::7]:
+        check_trial(replay)
+
+
+def test_mini_moves_like_recorded_handovers(mini):
+    """Ranges of recorded handovers: duration 3 to 5 s, mean speed about 0.3 m/s, peak below 1 m/s."""
+    found = statistics(list(mini)[::4])
+    assert 3.0 <= found["seconds"]["median"] <= 4.5
+    assert 0.15 <= found["mean_speed"]["median"] <= 0.40
+    assert found["peak_speed"]["max"] <= 1.001
+    assert found["overlap"]["median"] <= 0.003
