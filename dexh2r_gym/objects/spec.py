@@ -1,15 +1,27 @@
-"""An object in a MuJoCo scene. Every object takes the same slots, so models of different objects share one data layout."""
+"""An object in a MuJoCo scene. Every object takes the same slots, so all their models share one data layout."""
 
 from __future__ import annotations
 
+import colorsys
+import zlib
+
 import mujoco
 import numpy as np
+from scipy.spatial import ConvexHull
 
 from dexh2r_gym.objects.model import MAX_PARTS, ObjectModel
 
 BODY = "object"
 JOINT = "object_free"
+_IDLE = 1 << 16  # meets nothing, but keeps an unused slot in the body's bounding tree, whose size is part of the layout
+_OFF_CENTRE = 1e-6  # m; MuJoCo lays a body whose centre of mass is exactly its origin out differently
+MAX_PART_FACES = 60  # of a hull of 32 vertices
 CONTYPE, CONAFFINITY = 2, 1  # meets what has contype 1 (the robot's hand) or conaffinity 2
+
+
+def colour(name: str) -> tuple[float, float, float]:
+    """A colour of its own for each name, red, green and blue in 0 to 1."""
+    return colorsys.hsv_to_rgb(zlib.crc32(name.encode()) / 2**32, 0.55, 0.85)
 
 
 def add_object(
@@ -18,30 +30,33 @@ def add_object(
     *,
     visuals: bool = True,
     friction: float = 0.8,
-    rgba: tuple[float, float, float, float] = (0.85, 0.65, 0.35, 1.0),
+    rgba: tuple[float, float, float, float] | None = None,
 ) -> mujoco.MjsBody:
     """Add the free body "object" (joint "object_free") with collision geoms "object_part_00" to "object_part_11".
 
-    Slots beyond the object's parts repeat its first part and collide with nothing. Mass and inertia are the solid's. The visual mesh
-    "object_visual" is in group 2, collision geoms in group 3. friction: sliding coefficient against anything smoother.
+    Slots beyond the object's parts repeat its first part and collide with nothing. Mass and inertia are the solid's.
+    The visual mesh "object_visual" is in group 2, collision geoms in group 3. friction: sliding coefficient against
+    anything smoother; rgba: of the visual, else a colour that belongs to the name.
     """
     body = spec.worldbody.add_body(name=BODY)
     body.add_freejoint(name=JOINT)
     body.explicitinertial = True
     body.mass = obj.mass
-    body.ipos = obj.center_of_mass
+    body.ipos = obj.center_of_mass + _OFF_CENTRE
     inertia = obj.inertia
     body.fullinertia = [inertia[0, 0], inertia[1, 1], inertia[2, 2], inertia[0, 1], inertia[0, 2], inertia[1, 2]]
+    faces = 0
     for slot in range(MAX_PARTS):
         used = slot < len(obj.parts)
         part = obj.parts[slot if used else 0]
         mesh = spec.add_mesh(name=f"object_part_{slot:02d}", uservert=np.ascontiguousarray(part).ravel())
         mesh.inertia = mujoco.mjtMeshInertia.mjMESH_INERTIA_CONVEX
+        faces += len(ConvexHull(part).simplices)
         body.add_geom(
             name=f"object_part_{slot:02d}",
             type=mujoco.mjtGeom.mjGEOM_MESH,
             meshname=mesh.name,
-            contype=CONTYPE if used else 0,
+            contype=CONTYPE if used else _IDLE,
             conaffinity=CONAFFINITY if used else 0,
             friction=[friction, 0.005, 0.0001],
             condim=4,
@@ -49,6 +64,7 @@ def add_object(
             group=3,
             rgba=[0.2, 0.6, 0.9, 0.4 if used else 0.0],
         )
+    _pad_faces(spec, MAX_PART_FACES * MAX_PARTS - faces)
     if visuals:
         mesh = spec.add_mesh(
             name="object_visual",
@@ -63,6 +79,23 @@ def add_object(
             contype=0,
             conaffinity=0,
             group=2,
-            rgba=rgba,
+            rgba=rgba or (*colour(obj.name), 1.0),
         )
     return body
+
+
+def _pad_faces(spec: mujoco.MjSpec, missing: int) -> None:
+    """Add a mesh that nothing uses, of so many faces that all objects' meshes have equally many together.
+
+    MuJoCo's data holds a flag for every node of every mesh's bounding tree, so their number is part of the layout.
+    """
+    count = missing + 4  # at least a tetrahedron
+    angle = np.arange(count + 2) * 0.5
+    strip = np.stack((np.cos(angle), np.sin(angle), 0.1 * angle), axis=-1)
+    face = np.arange(count)[:, None] + np.arange(3)
+    spec.add_mesh(
+        name="object_padding",
+        uservert=strip.ravel(),
+        userface=face.astype(np.int32).ravel(),
+        inertia=mujoco.mjtMeshInertia.mjMESH_INERTIA_SHELL,
+    )
