@@ -8,7 +8,7 @@ joints are fixed at zero, so the wrist is a rigid part of the palm; poses of the
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import sqrt
+from math import cos, radians, sin, sqrt
 
 import torch
 
@@ -39,6 +39,7 @@ _ORIGIN: Vec3 = (0.0, 0.0, 0.0)
 _X: Vec3 = (1.0, 0.0, 0.0)
 _Y: Vec3 = (0.0, 1.0, 0.0)
 _MINUS_Y: Vec3 = (0.0, -1.0, 0.0)
+_LITTLE_METACARPAL: Vec3 = (sin(radians(35)), 0.0, cos(radians(35)))
 _TURN_Y_45: Quat = (sqrt(2.0 + sqrt(2.0)) / 2.0, 0.0, sqrt(2.0 - sqrt(2.0)) / 2.0, 0.0)
 _TURN_Z_MINUS_90: Quat = (sqrt(0.5), 0.0, 0.0, -sqrt(0.5))
 
@@ -58,7 +59,7 @@ JOINTS: tuple[Joint, ...] = (
     *_finger("ff", PALM, (0.033, 0.0, 0.095), _MINUS_Y),
     *_finger("mf", PALM, (0.011, 0.0, 0.099), _MINUS_Y),
     *_finger("rf", PALM, (-0.011, 0.0, 0.095), _Y),
-    Joint("LFJ5", PALM, "rh_lfmetacarpal", (-0.033, 0.0, 0.02071), (0.573576, 0.0, 0.819152), 0.0, 0.7854),
+    Joint("LFJ5", PALM, "rh_lfmetacarpal", (-0.033, 0.0, 0.02071), _LITTLE_METACARPAL, 0.0, 0.7854),
     *_finger("lf", "rh_lfmetacarpal", (0.0, 0.0, 0.06579), _Y),
     Joint("THJ5", PALM, "rh_thbase", (0.034, -0.00858, 0.029), (0.0, 0.0, -1.0), -1.0472, 1.0472, _TURN_Y_45),
     Joint("THJ4", "rh_thbase", "rh_thproximal", _ORIGIN, _X, 0.0, 1.2217),

@@ -19,7 +19,7 @@ from dexh2r_gym.rotations import quat_rotate, quat_to_matrix
 
 POINTS_PER_LINK = 128
 SURFACE_LINK = torch.arange(len(LINK_NAMES)).repeat_interleave(POINTS_PER_LINK)  # (2304,) link of each point
-_CANDIDATES = 1024  # a link, from which the points are chosen
+_CANDIDATES = 512  # a link, from which the points are chosen
 _SEED = 2025
 
 
