@@ -26,10 +26,9 @@ from dexh2r_gym.hand import (
     surface_points_from_links,
     surface_points_local,
 )
-from dexh2r_gym.hand.surface import surface_points_local as make_surface
 from dexh2r_gym.rotations import pose_multiply, quat_to_matrix
 
-R = np.pi / 180
+DEGREE = np.pi / 180
 # Shadow Robot's table, written down a second time: joint, parent, child, xyz, axis, range, turn (axis-angle, degrees).
 FINGER: list[tuple] = [
     ("J3", "knuckle", "proximal", (0, 0, 0), (1, 0, 0), (-0.2618, 1.5708)),
@@ -47,7 +46,7 @@ for f, base, where, about in [
         TABLE.append(
             ("LFJ5", "palm", "lfmetacarpal", (-0.033, 0, 0.02071), (0.573576, 0, 0.819152), (0, 0.7854), (0, 0, 0))
         )
-    TABLE.append((f + "J4", base, f.lower() + "knuckle", xyz, axis, (-0.3491, 0.3491), (0, 0, 0)))
+    TABLE.append((f + "J4", base, f.lower() + "knuckle", where, about, (-0.3491, 0.3491), (0, 0, 0)))
     for joint, parent, child, place, ax, span in FINGER:
         TABLE.append((f + joint, f.lower() + parent, f.lower() + child, place, ax, span, (0, 0, 0)))
 TABLE += [
@@ -78,7 +77,7 @@ def table_kinematics(palm: np.ndarray, joints: np.ndarray) -> dict[str, np.ndarr
     for (_, parent, child, xyz, axis, _, turn), angle in zip(TABLE, joints, strict=True):
         local = np.eye(4)
         unit = np.array(axis, dtype=float) / np.linalg.norm(axis)
-        local[:3, :3] = rotation(np.array(turn) * R) @ rotation(unit * angle)
+        local[:3, :3] = rotation(np.array(turn) * DEGREE) @ rotation(unit * angle)
         local[:3, 3] = xyz
         frames[child] = frames[parent] @ local
     return frames
@@ -218,7 +217,7 @@ def test_surface_points_are_spread_evenly():
 
 def test_surface_is_fixed_by_its_seed():
     first = surface_points_local()
-    make_surface.cache_clear()
+    surface_points_local.cache_clear()
     torch.manual_seed(12345)
     again = surface_points_local()
     assert first is not again and torch.equal(first[0], again[0]) and torch.equal(first[1], again[1])
