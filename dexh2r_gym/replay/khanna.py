@@ -192,7 +192,7 @@ def import_khanna(
         out: the store to write, a folder or a `.zarr.zip`.
         seed: of the search for the giver's and for the goal grasps.
         wait: seconds added after the recording.
-        make_goals: called as `make_goals(baton, seed=seed)`; None searches for `NUM_GOALS` (`dexh2r_gym.grasps.make_pool`).
+        make_goals: called as `make_goals(baton, seed=seed)`; None searches for `NUM_GOALS` by `grasps.make_pool`.
         progress: show a bar while goals are searched.
         overwrite: replace a store at `out`.
     """
@@ -251,19 +251,20 @@ def import_khanna(
 
 
 def _giver_grasp(giver: GiverHand, baton: Any, wrist: Tensor, free: Callable[[Tensor], Tensor], seed: int) -> Tensor:
-    """MANO numbers (61,) in the baton's frame: the nearest sound grasp to the recorded wrist that leaves goals free."""
+    """MANO numbers (61,) in the baton's frame: a sound grasp near the recorded wrist that leaves goals free."""
     from dexh2r_gym.giver.fit import grasp_near
 
     generator = torch.Generator().manual_seed(seed)
     found = 0
     for shift, turn in ((0.03, 0.35), (0.05, 0.5)):  # metres, radians
-        mano = grasp_near(giver, baton, wrist, spread=(shift, turn), generator=generator).mano
-        found += len(mano)
-        away = ((mano[:, :3] - wrist[:3]) / shift).square().sum(-1)
-        away = away + (quat_angle(quat_from_axis_angle(mano[:, 3:6]), wrist[3:]) / turn).square()
-        for candidate in mano[away.argsort()]:
-            if int(free(candidate).sum()) >= MIN_GOALS:
-                return candidate
+        fit = grasp_near(giver, baton, wrist, spread=(shift, turn), generator=generator)
+        found += len(fit)
+        cost = ((fit.mano[:, :3] - wrist[:3]) / shift).square().sum(-1)
+        cost = cost + (quat_angle(quat_from_axis_angle(fit.mano[:, 3:6]), wrist[3:]) / turn).square()
+        cost = cost - 2.0 * fit.contacts.sum(-1)  # a finger more in contact is worth about a centimetre
+        for mano in fit.mano[cost.argsort()]:
+            if int(free(mano).sum()) >= MIN_GOALS:
+                return mano
     raise ReplayError(
         f"no grasp of the giver near the recorded wrist leaves {MIN_GOALS} goals free ({found} sound grasps found)"
     )
