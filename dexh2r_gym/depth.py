@@ -157,15 +157,34 @@ def hand_object_depth(
         return depth
     in_object = pose_multiply(pose_inverse(object_pose[row]), link_poses[row, link])  # (K, 7)
     clearance = objects.signed_distance_fast(object_index[row], pose_apply(in_object, center[link]))
-    touching = clearance < radius[link] + grid_error.to(link_poses)[object_index[row]]
-    row, link, in_object = row[touching], link[touching], in_object[touching]
+    grid_error = grid_error.to(link_poses)[object_index[row]]
+    touching = clearance < radius[link] + grid_error
+    row, link, in_object, grid_error = row[touching], link[touching], in_object[touching], grid_error[touching]
     if len(row) == 0:
         return depth
     local = surface_points_local()[0].to(link_poses).unflatten(0, (len(radius), -1))[link]  # (K, 128, 3)
     points = pose_apply(in_object[:, None], local)
-    index = object_index[row, None].expand(points.shape[:2])
-    deepest = objects.penetration(index.flatten(), points.flatten(0, 1)).view(points.shape[:2]).amax(-1)
-    return depth.scatter_reduce(0, row, deepest.to(depth), "amax")
+    row, points = row[:, None].expand(points.shape[:2]), points.reshape(-1, 3)
+    return _deepest(row.reshape(-1), points, grid_error.repeat_interleave(local.shape[1]), object_index, objects, depth)
+
+
+def _deepest(
+    row: Tensor, points: Tensor, grid_error: Tensor, object_index: Tensor, objects: ObjectBatch, depth: Tensor
+) -> Tensor:
+    """Largest exact penetration of each row's points: (M,), (M, 3) object frame, (M,) -> (N,), at least `depth` (N,).
+
+    The grid bounds each point's depth from above. The most promising point of each row is measured first; after
+    that only those are measured whose bound lies beyond it.
+    """
+    bound = grid_error - objects.signed_distance_fast(object_index[row], points.float()).to(points)
+    maybe = bound > 0
+    row, points, bound = row[maybe], points[maybe], bound[maybe]
+    best = torch.zeros_like(depth).scatter_reduce(0, row, bound.to(depth), "amax")
+    for chosen in (bound.to(depth) == best[row], bound.to(depth) > 0):
+        chosen = chosen & (bound.to(depth) > depth[row])
+        measured = objects.penetration(object_index[row[chosen]], points[chosen])
+        depth = depth.scatter_reduce(0, row[chosen], measured.to(depth), "amax")
+    return depth
 
 
 @lru_cache(maxsize=16)

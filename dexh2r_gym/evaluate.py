@@ -11,11 +11,11 @@ import hashlib
 import json
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import gymnasium as gym
 import numpy as np
@@ -35,6 +35,7 @@ _PACKAGES = ("dexh2r-gym", "gymnasium", "mujoco", "numpy", "torch")
 _WITHOUT_EFFECT = ("render_mode", "released_metrics", "reward_mode", "num_threads")  # options no number depends on
 
 
+@runtime_checkable
 class Agent(Protocol):
     """Whatever has Stable-Baselines3's `predict`; batched, its state carried by the caller."""
 
@@ -44,7 +45,7 @@ class Agent(Protocol):
 
 
 def evaluate(
-    agent: Agent,
+    agent: Agent | Callable[[Any, int], Agent],
     *,
     out: str | Path,
     agent_name: str | None = None,
@@ -62,7 +63,8 @@ def evaluate(
     A run that was interrupted goes on, unless anything that its numbers depend on has changed.
 
     Args:
-        agent: whatever has `predict`; `agent_name` is what the report calls it.
+        agent: whatever has `predict`, or a function that makes it of a `HandoverVectorEnv` and the seed.
+        agent_name: what the report calls it; by default the name of its class or function.
         out: the run folder.
         num_envs: worlds side by side; the numbers do not depend on it.
         video: how many episodes, the first of the split, are filmed.
@@ -84,7 +86,7 @@ def evaluate(
     folder.start(
         {
             "evaluation": {
-                "agent": agent_name or type(agent).__name__,
+                "agent": agent_name or getattr(agent, "__name__", type(agent).__name__),
                 "seed": seed,
                 **setting,
                 "replays": str(replays),
@@ -108,10 +110,11 @@ def evaluate(
         )
         try:
             with tqdm(total=len(ids), initial=len(ids) - len(pending), unit="episode", disable=not progress) as bar:
-                rollout(agent, env, pending, folder, seed=seed, filmed=filmed, bar=bar)
+                ready = agent if isinstance(agent, Agent) else agent(env.unwrapped, seed)
+                rollout(ready, env, pending, folder, seed=seed, filmed=filmed, bar=bar)
         finally:
             env.close()
-    return score(folder.path, progress=progress)
+    return score(folder.path, progress=progress, store=store)
 
 
 def rollout(
@@ -170,8 +173,12 @@ def rollout(
     folder.write_json("speed.json", speed)
 
 
-def score(run: str | Path, *, allow_incomplete: bool = False, progress: bool = False) -> dict[str, Any]:
+def score(
+    run: str | Path, *, allow_incomplete: bool = False, progress: bool = False, store: ReplayStore | None = None
+) -> dict[str, Any]:
     """Compute the report of a run folder from its recorded episodes, and write it there.
+
+    `store`: the replays that it was made with, where they are open already; else those named in the config are opened.
 
     Raises:
         ValueError: episodes are missing (the message names them) and `allow_incomplete` is False, an episode file
@@ -188,7 +195,7 @@ def score(run: str | Path, *, allow_incomplete: bool = False, progress: bool = F
             f"{folder.path} is incomplete, {len(missing)} of {len(ids)} episodes are missing: {listed}. "
             "Run the evaluation again to go on, or allow an incomplete report"
         )
-    store = ReplayStore.open(config["evaluation"]["replays"])
+    store = store or ReplayStore.open(config["evaluation"]["replays"])
     if (found := fingerprint(store.path)) != config["store_sha256"]:
         raise ValueError(
             f"{store.path} has changed since {folder.path} was rolled out: sha256 {found[:12]}..., "

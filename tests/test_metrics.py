@@ -9,14 +9,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dexh2r_gym.depth import nearest_brute_force, nearest_kd_tree
+from dexh2r_gym.hand import JOINT_LOWER, JOINT_UPPER, forward_kinematics, surface_points
 from dexh2r_gym.intervals import mean_interval, wilson_interval
 from dexh2r_gym.metrics import (
     METRICS,
     approach_metrics,
+    hand_object_depth,
     paper_metrics,
     penetration_depth,
+    released_depth,
     released_metrics,
 )
+from dexh2r_gym.objects import load_object
+from dexh2r_gym.objects.build import build_object
+from dexh2r_gym.objects.model import ObjectBatch
+from dexh2r_gym.rotations import pose_apply, pose_inverse, quat_normalize, quat_rotate
+from dexh2r_gym.types import split_hand_state
 
 
 def float64(values) -> torch.Tensor:
@@ -164,6 +172,66 @@ def test_released_depth_calls_far_points_inside():
     assert depth.max() > 0.1  # ... and each as deep as it is far away
     hands = far[: len(far) // 2000 * 2000].view(-1, 2000, 3)
     assert (penetration_depth(hands, samples, normals) > 0).double().mean() > 0.1  # of frames, 2000 points a hand
+
+
+# ------------------------------------------------------------------------------------------------------ hand and object
+@pytest.fixture(scope="module")
+def objects() -> ObjectBatch:
+    """A box of 12 x 8 x 6 cm, and a can from the library."""
+    corners = np.array(np.meshgrid((-1, 1), (-1, 1), (-1, 1), indexing="ij")).reshape(3, 8).T
+    box = build_object("box", [corners * np.array((0.06, 0.04, 0.03))], mass=1.0, recentre=False)
+    return ObjectBatch([box, load_object("aerosol_can")])
+
+
+def random_scenes(count: int, seed: int, spread: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Hand states (N, 28), object poses (N, 7) and which object (N,): in contact or not."""
+    generator = torch.Generator().manual_seed(seed)
+    state = torch.randn(count, 28, generator=generator, dtype=torch.float64)
+    state[:, :3] *= spread
+    state[:, 6:] = JOINT_LOWER + (JOINT_UPPER - JOINT_LOWER) * torch.rand(count, 22, generator=generator).double()
+    pose = torch.randn(count, 7, generator=generator, dtype=torch.float64)
+    pose[:, :3] *= spread
+    return state, torch.cat((pose[:, :3], quat_normalize(pose[:, 3:])), -1), torch.arange(count) % 2
+
+
+def test_fingertips_3mm_inside_a_box_are_3mm_deep(objects):
+    state = torch.zeros(2, 28, dtype=torch.float64)
+    points, _ = surface_points(*split_hand_state(state))
+    pose = float64([[0, 0, 0, 1, 0, 0, 0]]).repeat(2, 1)
+    pose[:, 2] = (
+        points[0, :, 2].max() + 0.03 + float64([-0.003, 0.003])
+    )  # the fingertips in, or short of, its lower face
+    depth = hand_object_depth(state, pose, torch.tensor([0, 0]), objects)
+    assert depth.tolist() == pytest.approx([0.003, 0.0], abs=1e-6)
+
+
+@pytest.mark.parametrize("spread", [0.05, 0.1])
+def test_hand_object_depth_equals_the_deepest_of_all_surface_points(objects, spread):
+    state, pose, index = random_scenes(24, 5, spread)
+    depth = hand_object_depth(state, pose, index, objects)
+    points, _ = surface_points(*split_hand_state(state))
+    in_object = pose_apply(pose_inverse(pose)[:, None], points)
+    flat = index[:, None].expand(in_object.shape[:2]).flatten()
+    plain = objects.penetration(flat, in_object.flatten(0, 1)).view(in_object.shape[:2]).amax(-1)
+    assert (plain > 0).any() and (plain == 0).any()
+    assert torch.allclose(depth, plain, rtol=0, atol=1e-9)
+    links = forward_kinematics(*split_hand_state(state))
+    assert torch.equal(depth, hand_object_depth(state, pose, index, objects, link_poses=links))
+    alone = [hand_object_depth(state[i, None], pose[i, None], index[i, None], objects) for i in range(len(state))]
+    assert torch.equal(depth, torch.cat(alone))
+    assert torch.allclose(hand_object_depth(state.float(), pose.float(), index, objects).double(), depth, atol=1e-5)
+    assert hand_object_depth(state[:0], pose[:0], index[:0], objects).shape == (0,)
+
+
+def test_released_depth_of_a_recording_equals_penetration_depth_in_the_world(objects):
+    state, pose, _ = random_scenes(12, 6, 0.05)
+    obj = objects.objects[1]
+    depth = released_depth(state, pose, obj)
+    points, _ = surface_points(*split_hand_state(state))
+    samples = pose_apply(pose[:, None], obj.points.double()[None])
+    normals = quat_rotate(pose[:, None, 3:].expand(-1, len(obj.normals), -1), obj.normals.double().expand(12, -1, -1))
+    assert (depth > 0).any()
+    assert torch.allclose(depth, penetration_depth(points, samples, normals), atol=1e-9)
 
 
 # ------------------------------------------------------------------------------------------------------------- episodes
