@@ -1,9 +1,9 @@
 """The ShadowHand as MuJoCo bodies: collision primitives, Shadow's meshes to look at, position servos.
 
 The palm `rh_palm` floats on a free joint and is drawn to the mocap body `rh_target` by six servos that act between the
-sites of the two, in the target's axes. A caller moves the target by writing its mocap pose; the servos' own controls
-stay zero. A servo trails a target that moves at constant velocity by `BASE_LEAD_TIME`, so a target that leads by that
-time is tracked without lag.
+sites of the two, in the target's axes. A caller moves the target by writing its mocap pose; the servos' own controls,
+offsets from that pose in metres and radians, stay zero. A servo trails a target that moves at constant velocity by
+`BASE_LEAD_TIME`: give the step that starts at time t the target of time t + `BASE_LEAD_TIME`, and there is no lag.
 """
 
 from __future__ import annotations

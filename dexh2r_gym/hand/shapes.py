@@ -150,7 +150,7 @@ class CapsuleSet(NamedTuple):
 def hand_capsules() -> CapsuleSet:
     """The hand as capsules alone, for cheap queries: a box becomes a row of capsules inside it, along its longest edge.
 
-    Only the edges of the boxes are cut off (by 0.41 of the least half edge at most, under 5 mm). float64.
+    Edges and corners of boxes are cut off: 8 mm at most, 1.3 mm on average over the palm. float64.
     """
     capsules: list[Capsule] = []
     for shape in hand_shapes():
