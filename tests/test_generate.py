@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from dexh2r_gym.agents import find_agent
 from dexh2r_gym.replay import ReplayStore, shipped_stores
+from dexh2r_gym.replay.demos import carry_on, demonstrate
 from dexh2r_gym.replay.draw import FPS, MIN_GOALS, START_DISTANCE
 from dexh2r_gym.replay.generate import Preset, generate
 from dexh2r_gym.replay.motion import (
@@ -23,7 +27,8 @@ from dexh2r_gym.replay.motion import (
 )
 from dexh2r_gym.replay.splits import TEST_KINDS
 from dexh2r_gym.replay.statistics import statistics, trial_statistics
-from dexh2r_gym.rotations import pose_velocity, quat_angle, quat_rotate
+from dexh2r_gym.rotations import pose_multiply, pose_velocity, quat_angle, quat_rotate
+from dexh2r_gym.types import split_hand_state
 
 TINY = Preset(num_trials=3, num_subjects=3, objects=("banana", "hammer", "wine_bottle"), validation=(1, 1), test=(1, 1))
 
@@ -73,8 +78,7 @@ def test_motion_is_smooth_slow_at_the_end_and_within_reach(seed, num_frames):
     wrist = next(
         (w for w in (draw_motion(subject, offer, num_frames, FPS, rng) for _ in range(50)) if w is not None), None
     )
-    if wrist is None:  # an offer at the edge of what the arm reaches
-        return
+    assume(wrist is not None)  # None: an offer at the edge of what the arm reaches
     assert wrist.shape == (num_frames, 7)
     assert within_reach(subject, wrist).all()
     velocity = pose_velocity(wrist[:-1], wrist[1:], 1 / FPS)
@@ -89,7 +93,11 @@ def test_motion_is_smooth_slow_at_the_end_and_within_reach(seed, num_frames):
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory) -> ReplayStore:
-    return ReplayStore(generate(tmp_path_factory.mktemp("tiny") / "tiny.zarr.zip", preset=TINY, seed=5, progress=False))
+    return ReplayStore(
+        generate(
+            tmp_path_factory.mktemp("tiny") / "tiny.zarr.zip", preset=TINY, seed=5, demonstrator=None, progress=False
+        )
+    )
 
 
 def test_generated_trials_are_good(tiny):
@@ -112,8 +120,50 @@ def check_trial(replay) -> None:
     assert replay.giver[-1, 0] > -0.2, "the giver stands at +x"
 
 
+def test_statistics_of_a_straight_line(tiny):
+    """0.3 m/s along x for one second, then still for one; the hand two metres away."""
+    frames = torch.arange(61, dtype=torch.float64)
+    pose = torch.tensor([0.0, 0, 1, 1, 0, 0, 0], dtype=torch.float64).repeat(61, 1)
+    pose[:, 0] = 0.01 * frames.clamp_max(30)
+    giver = tiny[0].giver[:1].repeat(61, 1)
+    giver[:, :3] = torch.tensor([2.0, 0.0, 1.0])
+    replay = dataclasses.replace(
+        tiny[0], num_frames=61, fps=30.0, object_pose=pose, giver=giver, goal_free=torch.ones(61, 4, dtype=torch.bool)
+    )
+    found = trial_statistics(replay)
+    assert found.seconds == pytest.approx(2.0)
+    assert found.mean_speed == pytest.approx(0.3)
+    assert found.peak_speed == pytest.approx(0.3)
+    assert found.path == pytest.approx(0.3)
+    assert found.largest_step == pytest.approx(0.01)
+    assert found.offer_speed == found.mean_turning == found.overlap == found.held == 0.0
+    assert found.free_goals == 4
+
+
+def test_demonstrations_start_at_the_start_and_keep_their_grasp(tiny):
+    demos = demonstrate(tiny.path, find_agent("scripted"), progress=False)
+    assert demos and demos.keys() <= set(tiny.ids())
+    for id, demo in demos.items():
+        replay = tiny.replay(id)
+        assert demo.shape == (replay.num_frames, 28)
+        assert np.linalg.norm(demo[0, :3] - replay.hand_start[:3].numpy()) < 0.01
+        palm, _ = split_hand_state(torch.from_numpy(demo[-1]))
+        goals = pose_multiply(replay.object_pose[-1], replay.goal_pose[replay.goal_free[-1]])
+        assert (goals[:, :3] - palm[:3]).norm(dim=-1).min() < 0.02
+
+
+def test_a_demonstration_is_carried_on_with_the_object():
+    object_pose = torch.tensor([[0.0, 0, 1, 1, 0, 0, 0], [0.1, 0, 1, 1, 0, 0, 0], [0.1, 0, 1, 0, 0, 0, 1]]).double()
+    states = torch.cat((torch.tensor([-0.2, 0, 1, 0, 0, 0]), torch.full((22,), 0.3))).double()[None]
+    found = carry_on(states, object_pose)
+    assert found.shape == (3, 28)
+    expected = torch.tensor([[-0.2, 0, 1], [-0.1, 0, 1], [0.3, 0, 1]]).double()  # the last turned half round about z
+    torch.testing.assert_close(found[:, :3], expected)
+    assert (found[:, 6:] == found[0, 6:]).all()
+
+
 def test_the_same_seed_gives_the_same_bytes_whatever_the_workers(tiny, tmp_path):
-    again = generate(tmp_path / "again.zarr.zip", preset=TINY, seed=5, workers=2, progress=False)
+    again = generate(tmp_path / "again.zarr.zip", preset=TINY, seed=5, demonstrator=None, workers=2, progress=False)
     assert again.read_bytes() == tiny.path.read_bytes()
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from dexh2r_gym.agents import Maker
+from dexh2r_gym.agents import find_agent
 from dexh2r_gym.grasps import load_pool
 from dexh2r_gym.replay.demos import demonstrate
 from dexh2r_gym.replay.draw import draw_trial
@@ -43,10 +43,31 @@ class Preset:
 
 PRESETS = {
     "mini": Preset(
-        num_trials=80,
+        num_trials=100,
         num_subjects=8,
-        objects=("hammer",),
-        validation=(1, 2),
+        objects=(
+            "aerosol_can",
+            "banana",
+            "beer_bottle",
+            "book",
+            "crisps_tube",
+            "flashlight",
+            "hair_dryer",
+            "hammer",
+            "lint_roller",
+            "mallet",
+            "milk_carton",
+            "power_drill",
+            "rolling_pin",
+            "shampoo_bottle",
+            "spray_bottle",
+            "table_tennis_bat",
+            "thermos",
+            "tv_remote",
+            "water_bottle",
+            "wine_bottle",
+        ),
+        validation=(1, 3),
         test=(2, 4),
     )
 }
@@ -57,7 +78,7 @@ def generate(
     *,
     preset: str | Preset = "mini",
     seed: int = 0,
-    demonstrator: Maker | None = None,
+    demonstrator: str | None = "scripted",
     workers: int = 1,
     progress: bool = True,
     overwrite: bool = False,
@@ -68,13 +89,14 @@ def generate(
         out: a path that ends in `.zarr.zip`, or a folder.
         preset: a name in `PRESETS`, or your own; its objects are of the library and have goal grasps.
         seed: of everything.
-        demonstrator: maker of an agent that shows in each trial how the object is taken (see `demos.demonstrate`);
-            trials in which it fails are left out. None: no demonstrations.
+        demonstrator: agent that shows in each trial how the object is taken (see `demos.demonstrate`); trials in which
+            it fails are left out. None: no demonstrations.
         workers: processes.
         progress: show a bar.
         overwrite: replace a store at `out`.
     """
     preset = _find_preset(preset)
+    show = None if demonstrator is None else find_agent(demonstrator)
     if workers < 1:
         raise ValueError(f"workers must be at least 1, got {workers}")
     if Path(out).exists() and not overwrite:
@@ -97,11 +119,11 @@ def generate(
             overwrite=overwrite,
         )
 
-    if demonstrator is not None:
+    if show is not None:
         with tempfile.TemporaryDirectory() as folder:
-            demos = demonstrate(write(Path(folder, "trials")), demonstrator, seed=seed, progress=progress)
+            demos = demonstrate(write(Path(folder, "trials")), show, seed=seed, progress=progress)
         by_id = {replay_id(t.subject, t.object, t.number or 0): t for t in trials}
-        provenance["demonstrations"] = {"drawn": len(trials), "kept": len(demos), "mode": "hard", "backend": "mujoco"}
+        provenance["demonstrations"] = {"agent": demonstrator, "drawn": len(trials), "kept": len(demos)}
         trials = [replace(trial, demo=demos[id]) for id, trial in by_id.items() if id in demos]
     return write(out)
 
