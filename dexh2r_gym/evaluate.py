@@ -45,7 +45,7 @@ class Agent(Protocol):
 
 
 def evaluate(
-    agent: Agent | Callable[[Any, int], Agent],
+    agent: Agent | Callable[[Any], Agent],
     *,
     out: str | Path,
     agent_name: str | None = None,
@@ -63,7 +63,7 @@ def evaluate(
     A run that was interrupted goes on, unless anything that its numbers depend on has changed.
 
     Args:
-        agent: whatever has `predict`, or a function that makes it of a `HandoverVectorEnv` and the seed.
+        agent: whatever has `predict`, or a function that makes such an agent for a `HandoverVectorEnv`.
         agent_name: what the report calls it; by default the name of its class or function.
         out: the run folder.
         num_envs: worlds side by side; the numbers do not depend on it.
@@ -110,7 +110,7 @@ def evaluate(
         )
         try:
             with tqdm(total=len(ids), initial=len(ids) - len(pending), unit="episode", disable=not progress) as bar:
-                ready = agent if isinstance(agent, Agent) else agent(env.unwrapped, seed)
+                ready = agent if isinstance(agent, Agent) else agent(env.unwrapped)
                 rollout(ready, env, pending, folder, seed=seed, filmed=filmed, bar=bar)
         finally:
             env.close()
