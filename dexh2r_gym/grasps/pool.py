@@ -1,0 +1,222 @@
+"""Pools of goal grasps: search, physical test, depth filter and a diverse choice, kept in one small file an object.
+
+File: npz without pickle. `palm_pose` (G, 7) float32, in the object's frame; `joints` (G, 22) float32; `depth` (G,)
+float32, metres; `released` and `gravity` (G, 6) float32, metres the object moved under each push
+(`stability.DIRECTIONS`); `metadata`, JSON text with the object's name, volume, seed and format.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import zipfile
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from functools import cache
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import tyro
+from torch import Tensor
+from tqdm import tqdm
+
+from dexh2r_gym.grasps.search import search_grasps
+from dexh2r_gym.grasps.stability import GRAVITY, RELEASED, displacements, is_stable
+from dexh2r_gym.hand import JOINT_LOWER, JOINT_UPPER, surface_points
+from dexh2r_gym.objects import ObjectModel, load_object, object_names
+from dexh2r_gym.rotations import quat_angle
+
+FOLDER = Path(__file__).parent.parent / "assets" / "grasps"
+MAX_DEPTH = 0.005  # m
+MAX_GRASPS = 64
+_FORMAT = 1
+_ROUND = 96  # grasps searched together
+_SPARE = 1.25  # how many more grasps are sought than kept
+_SPREAD = (0.04, 0.7)  # m, rad: palms this far apart in position, or in orientation, count as equally different
+
+
+@dataclass(frozen=True, eq=False)
+class GraspPool:
+    """G goal grasps of one object, in its frame."""
+
+    palm_pose: Tensor  # (G, 7) float32
+    joints: Tensor  # (G, 22) float32, rad
+    depth: Tensor  # (G,) float32, m, deepest hand surface point inside of the object
+    released: Tensor  # (G, 6) float32, m the object moved in the released stability test
+    gravity: Tensor  # (G, 6) float32, m the object moved under its own weight
+    metadata: dict[str, Any] = field(default_factory=dict)  # object, volume, seed
+
+    def __len__(self) -> int:
+        return len(self.joints)
+
+    @property
+    def holds_weight(self) -> Tensor:
+        """(G,) bool: stable also in the harder test, whichever way is down."""
+        return is_stable(self.gravity)
+
+    def save(self, path: str | Path) -> None:
+        """Write to an .npz file."""
+        arrays = {name: getattr(self, name).numpy() for name in _ARRAYS}
+        text = json.dumps(self.metadata | {"format": _FORMAT}, sort_keys=True)
+        np.savez_compressed(path, **arrays, metadata=np.array(text))
+
+
+_ARRAYS = {"palm_pose": 7, "joints": 22, "depth": None, "released": 6, "gravity": 6}  # name -> length of the last axis
+
+
+def make_pool(
+    obj: ObjectModel, *, seed: int = 0, num: int = 48, max_rounds: int = 5, num_threads: int = 0
+) -> GraspPool:
+    """At most `num` different grasps, each stable in the released test and less than 5 mm deep.
+
+    Rounds of search go on until enough were found that hold the object's weight in every direction. Those are taken
+    first, the farthest from one another first; the others only fill up. Raises ValueError if none is found at all.
+    """
+    if not 1 <= num <= MAX_GRASPS:
+        raise ValueError(f"num grasps of a pool must be 1 to {MAX_GRASPS}, got {num}")
+    generator = torch.Generator().manual_seed(seed)
+    wanted = round(_SPARE * num)
+    found: list[tuple[Tensor, ...]] = []
+    held = 0
+    while held < wanted and len(found) < max_rounds:
+        palm_pose, joints = search_grasps(obj, _ROUND, generator)
+        depth = grasp_depth(obj, palm_pose, joints)
+        shallow = depth < MAX_DEPTH
+        palm_pose, joints, depth = palm_pose[shallow], joints[shallow], depth[shallow]
+        gravity = displacements(obj, palm_pose, joints, GRAVITY, num_threads)
+        found.append((palm_pose, joints, depth, gravity))
+        held += int(is_stable(gravity).sum())
+    palm_pose, joints, depth, gravity = (torch.cat(x) for x in zip(*found, strict=True))
+    order = diverse_order(palm_pose, first=is_stable(gravity))[:wanted]
+    palm_pose, joints, depth, gravity = palm_pose[order], joints[order], depth[order], gravity[order]
+    released = displacements(obj, palm_pose, joints, RELEASED, num_threads)
+    stable = is_stable(released).nonzero()[:num, 0]
+    if len(stable) == 0:
+        raise ValueError(f"no stable grasp of {obj.name} found in {len(found) * _ROUND} tries: too large or too thin?")
+    palm_pose, joints, depth, released, gravity = (
+        x[stable].float() for x in (palm_pose, joints, depth, released, gravity)
+    )
+    metadata = {"object": obj.name, "volume": obj.volume, "seed": seed}
+    return GraspPool(palm_pose, joints, depth, released, gravity, metadata)
+
+
+def grasp_depth(obj: ObjectModel, palm_pose: Tensor, joints: Tensor) -> Tensor:
+    """Exact depth of the hand's deepest surface point in the object, 0 if none: (G, 7), (G, 22) -> (G,) metres."""
+    return obj.penetration(surface_points(palm_pose, joints)[0]).amax(-1)
+
+
+def diverse_order(palm_pose: Tensor, first: Tensor) -> Tensor:
+    """Order in which to take grasps so that any number of them are spread out in position and rotation: farthest first.
+
+    palm_pose (G, 7); first (G,) bool, those that come before all others. -> (G,) long
+    """
+    shift = (palm_pose[:, None, :3] - palm_pose[:, :3]).norm(dim=-1) / _SPREAD[0]
+    turn = quat_angle(palm_pose[:, None, 3:], palm_pose[:, 3:]) / _SPREAD[1]
+    different = shift.square() + turn.square()  # (G, G)
+    nearest = torch.full_like(different[0], 1e3)
+    order = []
+    for _ in range(len(palm_pose)):
+        best = int((nearest + 1e6 * first).argmax())
+        order.append(best)
+        nearest = torch.minimum(nearest, different[best])
+        nearest[best] = -torch.inf
+    return torch.tensor(order, dtype=torch.long)
+
+
+@cache
+def load_pool(name: str) -> GraspPool:
+    """Goal grasps of a packaged object; the same instance every time."""
+    path = FOLDER / f"{name}.npz"
+    if not path.exists():
+        names = sorted(p.stem for p in FOLDER.glob("*.npz"))
+        close = difflib.get_close_matches(name, names, n=1)
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        raise ValueError(f"no goal grasps for object {name!r}{hint}; there are some for: {', '.join(names) or 'none'}")
+    return read_pool(path)
+
+
+def read_pool(path: str | Path) -> GraspPool:
+    """A pool from the file `GraspPool.save` wrote; a damaged one is refused with the reason."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            data = {key: file[key] for key in file.files}
+            metadata = json.loads(str(data.pop("metadata")))
+    except FileNotFoundError:
+        raise
+    except KeyError as error:
+        raise ValueError(f"{path}: not a grasp file, key missing: {error}") from error
+    except (zipfile.BadZipFile, ValueError, OSError, EOFError) as error:
+        raise ValueError(f"{path}: not a readable grasp file: {error}") from error
+    if metadata.pop("format", None) != _FORMAT:
+        raise ValueError(f"{path}: grasp file of another format; this version reads format {_FORMAT}")
+    if missing := sorted(set(_ARRAYS) - set(data)):
+        raise ValueError(f"{path}: not a grasp file, keys missing: {', '.join(missing)}")
+    count = len(data["joints"])
+    for key, last in _ARRAYS.items():
+        shape = (count,) if last is None else (count, last)
+        if data[key].shape != shape:
+            raise ValueError(f"{path}: {key} has shape {data[key].shape}, expected {shape}")
+        if not np.isfinite(data[key]).all() and key in ("palm_pose", "joints", "depth"):
+            raise ValueError(f"{path}: {key} of grasp {int((~np.isfinite(data[key])).nonzero()[0][0])} is not finite")
+    arrays = {key: torch.from_numpy(data[key].astype(np.float32)) for key in _ARRAYS}
+    pool = GraspPool(**arrays, metadata=metadata)
+    off = (pool.palm_pose[:, 3:].norm(dim=-1) - 1).abs() > 1e-4
+    if off.any():
+        raise ValueError(f"{path}: palm_pose of grasp {int(off.nonzero()[0])} is not a unit quaternion")
+    out = ((pool.joints > JOINT_UPPER + 1e-4) | (pool.joints < JOINT_LOWER - 1e-4)).any(-1)
+    if out.any():
+        raise ValueError(f"{path}: joints of grasp {int(out.nonzero()[0])} are beyond their limits")
+    return pool
+
+
+def make_pools(
+    objects: Annotated[tuple[str, ...], tyro.conf.Positional] = (),
+    *,
+    all: bool = False,
+    missing: bool = False,
+    num: int = 48,
+    seed: int = 0,
+    out: Path = FOLDER,
+    jobs: int = 0,
+) -> None:
+    """Make the goal grasps of objects of the library anew: search, physical test, diverse choice. About a minute each.
+
+    Args:
+        objects: names of objects.
+        all: every object of the library.
+        missing: only those that have no file in OUT yet.
+        num: grasps to keep of each object, at most 64.
+        seed: same seed, same grasps.
+        out: folder to write OBJECT.npz to; by default the package's own.
+        jobs: objects worked on at the same time, 0 for one a core.
+    """
+    names = object_names() if all else list(objects)
+    if not names:
+        raise SystemExit(f"name at least one object, or --all; the library has: {', '.join(object_names())}")
+    for name in names:
+        load_object(name)  # an unknown name is refused before the work begins
+    out.mkdir(parents=True, exist_ok=True)
+    names = [name for name in names if not (missing and (out / f"{name}.npz").exists())]
+    workers = min(jobs or os.cpu_count() or 1, max(1, len(names)))
+    with ProcessPoolExecutor(
+        workers, mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
+    ) as pool:
+        running = [pool.submit(_make_file, name, seed, num, out) for name in names]
+        for done in tqdm(as_completed(running), total=len(names), unit="object"):
+            tqdm.write(done.result())
+
+
+def _make_file(name: str, seed: int, num: int, out: Path) -> str:
+    """Make one object's pool and its file; a line that says how it went."""
+    pool = make_pool(load_object(name), seed=seed, num=num, num_threads=1)
+    pool.save(out / f"{name}.npz")
+    held, deepest = int(pool.holds_weight.sum()), 1000 * float(pool.depth.max())
+    return f"{name}: {len(pool)} grasps, {held} hold its weight in every direction, at most {deepest:.1f} mm deep"
+
+
+if __name__ == "__main__":
+    tyro.cli(make_pools)
