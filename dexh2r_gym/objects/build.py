@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 import trimesh
 
-from dexh2r_gym.objects import decompose
+from dexh2r_gym.objects.decompose import decompose
 from dexh2r_gym.objects.geometry import (
     GRID_SPACING,
     decimate,
@@ -21,9 +22,7 @@ from dexh2r_gym.objects.geometry import (
     union,
 )
 from dexh2r_gym.objects.grid import decode_grid, encode_grid
-from dexh2r_gym.objects.model import MAX_PARTS, ObjectModel
-
-MAX_VISUAL_FACES = 4000
+from dexh2r_gym.objects.model import MAX_PARTS, MAX_VISUAL_FACES, ObjectModel
 
 
 def build_object(
@@ -38,13 +37,17 @@ def build_object(
 ) -> ObjectModel:
     """An object from the vertices of its convex parts, metres.
 
-    mass in kg, else density in kg/m^3 times the volume. visual: mesh for display in the same frame, else the solid itself.
-    recentre: move to the library's frame (longest extent along z, origin at the centre of mass).
+    mass in kg, else density in kg/m^3 times the volume. visual: mesh for display in the same frame, else the solid
+    itself. recentre: move to the library's frame (longest extent along z, origin at the centre of mass).
     """
     if not 1 <= len(parts) <= MAX_PARTS:
         raise ValueError(f"object {name!r} has {len(parts)} convex parts, 1 to {MAX_PARTS} are allowed")
     parts = [reduce_hull(p) for p in parts]
-    visual = visual.copy() if visual is not None else trimesh.Trimesh(*union(parts), process=False)
+    visual = (
+        decimate(visual, MAX_VISUAL_FACES).copy()
+        if visual is not None
+        else trimesh.Trimesh(*union(parts), process=False)
+    )
     if recentre:
         corners = np.concatenate(parts)
         turn = np.roll(np.eye(3), 2 - int(np.ptp(corners, axis=0).argmax()), axis=0)  # cyclic: longest axis to z
@@ -81,7 +84,7 @@ def build_object(
 
 
 def load_mesh(path: str | Path, scale: float = 1.0) -> trimesh.Trimesh:
-    """A mesh file (obj, ply, stl ...) as one mesh, metres once multiplied by `scale`; texture is dropped, seams are closed."""
+    """A mesh file (obj, ply, stl ...) as one mesh without texture, metres once multiplied by `scale`."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no mesh file at {path}")
@@ -107,21 +110,33 @@ def from_mesh(
     mass: float | None = None,
     density: float = 500.0,
     scale: float = 1.0,
+    vessel: bool = False,
     recentre: bool = False,
 ) -> ObjectModel:
-    """An object from a mesh file; mass in kg, else density in kg/m^3.
+    """An object from a mesh file; mass in kg, else density in kg/m^3; vessel: hollow, to be closed.
 
-    The mesh's own frame is kept unless recentre, so that recorded poses of that mesh stay right. Convex parts: the fewest
-    that fit of one hull, slabs across each axis and, for watertight meshes where it is installed, CoACD (`decompose.py`).
+    The mesh's own frame is kept unless recentre, so that recorded poses of that mesh stay right. Convex parts: the
+    fewest that fit of one hull, slabs across each axis and, for watertight meshes where it is installed, CoACD
+    (`decompose.py`). Takes seconds, a minute for intricate shapes; `write_object` keeps the result.
     """
     mesh = load_mesh(path, scale)
-    parts, method, excess = decompose.best(mesh)
+    parts, method, excess = decompose(mesh, vessel)
+    if excess > 0.1:
+        warnings.warn(
+            f"{path}: the convex parts enclose {100 * excess:.0f}% more than the mesh; vessel=True closes a hollow one",
+            stacklevel=2,
+        )
     return build_object(
         name or Path(path).stem,
         parts,
         mass=mass,
         density=density,
-        visual=decimate(mesh, MAX_VISUAL_FACES),
-        metadata={"source": Path(path).name, "decomposition": method, "volume_excess": round(excess, 4)},
+        visual=mesh,
+        metadata={
+            "source": Path(path).name,
+            "decomposition": method,
+            "volume_excess": round(excess, 4),
+            "vessel": vessel,
+        },
         recentre=recentre,
     )

@@ -1,7 +1,8 @@
 """How the packaged library is made: `python -m dexh2r_gym.objects.catalogue SOURCE [NAME ...]`.
 
-SOURCE holds a folder for each mesh of Debian's sweethome3d-furniture 1.8-1 (BlendSwap, Kator Legaz and Scopia models; CC0 or CC-BY)
-with `visual.obj` in metres, and their licence texts. Without names, all objects are made. The parametric ones need no source.
+SOURCE holds a folder for each mesh of Debian's sweethome3d-furniture 1.8-1 (BlendSwap, Kator Legaz and Scopia models;
+CC0 or CC-BY) with `visual.obj` in metres, and their licence texts. Without names, all objects are made. The
+parametric ones need no source.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import trimesh
 
-from dexh2r_gym.objects import decompose
 from dexh2r_gym.objects.build import build_object, load_mesh
+from dexh2r_gym.objects.decompose import slabs
 from dexh2r_gym.objects.geometry import filled_volume, union
 from dexh2r_gym.objects.library import FOLDER, object_names, read_object, write_object
 from dexh2r_gym.objects.model import ObjectModel
@@ -32,7 +33,7 @@ LICENCES = {
 
 @dataclass(frozen=True)
 class Recipe:
-    """A source mesh made into an object: mass (kg), the axis it is cut across, its true size relative to the source's."""
+    """A source mesh made into an object: mass (kg), axis it is cut across, true size relative to the source's."""
 
     folder: str
     mass: float
@@ -50,13 +51,11 @@ RECIPES = {
     "spray_bottle": Recipe("KatorLegaz__spray-bottle", 0.50, scale=0.9),
     "flashlight": Recipe("KatorLegaz__flashlight", 0.20, axis=1),
     "power_drill": Recipe("Scopia__perceuse-electrique", 1.00, scale=0.8),
-    "bread_loaf": Recipe("BlendSwap-CC-0__bread", 0.45, axis=0),
     "hot_dog": Recipe("BlendSwap-CC-0__hotDog", 0.22, axis=0),
     "table_tennis_bat": Recipe("BlendSwap-CC-BY__tableTennisBat", 0.17, axis=1),
     "kitchen_knife": Recipe("BlendSwap-CC-BY__kitchenKnife", 0.18, axis=1),
-    "ear_thermometer": Recipe("BlendSwap-CC-BY__thermometer", 0.15),
     "baby_bottle": Recipe("BlendSwap-CC-0__mamadeira", 0.25, scale=1.2),
-    "drinking_glass": Recipe("BlendSwap-CC-BY__glass", 0.35, vessel=True),
+    "wine_glass": Recipe("BlendSwap-CC-BY__glass", 0.35, vessel=True),
     "tv_remote": Recipe("Scopia__tv-remote-control", 0.12, axis=1),
     "milk_carton": Recipe("BlendSwap-CC-0__tetrapak", 0.70, scale=0.8),
     "shampoo_bottle": Recipe("Scopia__com_bath", 0.45, scale=1.5),
@@ -75,7 +74,7 @@ def make_from_source(name: str, source: Path) -> ObjectModel:
     with (source / "ATTRIBUTION.csv").open() as file:
         row = next(r for r in csv.DictReader(file) if r["folder"] == recipe.folder)
     mesh = load_mesh(source / recipe.folder / "visual.obj", recipe.scale)
-    parts = decompose.slabs(mesh, recipe.axis)
+    parts = slabs(mesh, recipe.axis)
     metadata = {
         "title": row["name"],
         "creator": row["creator"],
@@ -103,7 +102,7 @@ def make_parametric(name: str) -> ObjectModel:
 
 
 def volume_error(obj: ObjectModel) -> float:
-    """Volume of the solid relative to what its visual mesh encloses, minus 1; the visual's z contours are filled if it is open."""
+    """Volume of the solid over what its visual encloses, minus 1; an open visual has its z contours filled."""
     visual = trimesh.Trimesh(obj.visual_vertices, obj.visual_faces)
     if visual.is_watertight and not obj.metadata.get("vessel"):
         return obj.volume / float(visual.volume) - 1.0
@@ -116,7 +115,7 @@ def write_attribution(folder: Path = FOLDER) -> None:
     lines = [
         "# Where the objects come from",
         "",
-        "Convex parts, surfaces and distance grids were derived from the meshes below; see `dexh2r_gym/objects/catalogue.py`.",
+        "Convex parts, surfaces and distance grids are derived from these meshes by `dexh2r_gym/objects/catalogue.py`.",
         "Licence texts stand beside this file.",
         "",
         "| object | title | creator | licence | source | changes |",
@@ -135,7 +134,8 @@ def main(source: Path, names: list[str]) -> None:
     for name in names or sorted({*RECIPES, *PARAMETRIC}):
         obj = make_parametric(name) if name in PARAMETRIC else make_from_source(name, source)
         error = volume_error(obj)
-        verdict = "" if abs(error) < MAX_VOLUME_ERROR else "  NOT WRITTEN"
+        in_one = trimesh.Trimesh(obj.vertices, obj.faces, process=False).body_count == 1
+        verdict = "" if abs(error) < MAX_VOLUME_ERROR and in_one else "  NOT WRITTEN: wrong volume or several bodies"
         print(f"{obj}, {len(obj.faces)} faces, {1e6 * obj.volume:.0f} cm3 ({100 * error:+.1f}%){verdict}", flush=True)
         if not verdict:
             write_object(obj, FOLDER / f"{name}.npz")

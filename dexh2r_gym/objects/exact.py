@@ -1,11 +1,12 @@
 """Exact signed distance to unions of convex parts, many objects at once.
 
-The solid is the union of convex parts. The sign is decided by the parts (inside, if inside all half-spaces of any part),
-the magnitude by the triangles of the union's surface. Both tests are culled with axis-aligned boxes, around each part and
-around leaves of `LEAF` triangles that lie close together, so that a point meets a few dozen triangles instead of hundreds.
+The solid is the union of convex parts. The sign is decided by the parts (inside, if inside all half-spaces of any
+part), the magnitude by the triangles of the union's surface. Both tests are culled with axis-aligned boxes, around
+each part and around leaves of `LEAF` triangles that lie close together, so that a point meets a few dozen triangles
+instead of hundreds.
 
-Vectors are held component first, (3, ...), and pairs of a point and a triangle as flat lists: that is what runs fast here.
-All arithmetic is elementwise: a point's distance does not depend on what stands beside it.
+Vectors are held component first, (3, ...), and pairs of a point and a triangle as flat lists: that is what runs fast
+here. All arithmetic is elementwise: a point's distance does not depend on what stands beside it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from scipy.spatial import ConvexHull
 from torch import Tensor
 
 LEAF = 8  # triangles in a culling box
+_BEYOND = 1e-6  # m past a plane, so that a point on the surface counts as outside
 CHUNK = 8192  # points handled at a time, bounds memory
 
 
@@ -94,6 +96,29 @@ class ExactDistance:
         result = torch.zeros(len(points), dtype=torch.bool, device=points.device)
         result[row[within]] = True
         return result
+
+    def depth(self, index: Tensor, points: Tensor) -> Tensor:
+        """Depth of points (N, 3) inside the solids index (N,), 0 outside. -> (N,)
+
+        A point's depth in a convex part is its distance to the nearest of that part's planes, and the depth in the
+        union is no less. It is just that if the foot on this plane lies in no other part; else the triangles decide.
+        """
+        depth, foot = self._depth_in_parts(index, points)
+        inside = torch.nonzero(depth > 0)[:, 0]
+        covered = inside[self.inside(index[inside], foot[inside])]
+        return depth.index_put((covered,), self.distance(index[covered], points[covered]))
+
+    def _depth_in_parts(self, index: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Greatest depth (N,) in any one part, 0 outside all, and a point (N, 3) just beyond the plane it is from."""
+        at = points.T.contiguous()
+        row, slot = torch.nonzero(_box_distance_squared(at, self.part_box, index) <= 0, as_tuple=True)
+        planes = self.planes[:, self.part_start[index[row]] + slot].to(points.dtype)  # (4, pairs, P)
+        height, side = (dot(planes[:3], at[:, row, None]) + planes[3]).max(-1)
+        depth = points.new_zeros(len(points)).scatter_reduce(0, row, -height, "amax")
+        chosen = torch.nonzero((depth[row] == -height) & (height < 0))[:, 0]
+        normal = planes[:3, chosen, side[chosen]].T
+        foot = points.index_put((row[chosen],), points[row[chosen]] + (_BEYOND - height[chosen])[:, None] * normal)
+        return depth, foot
 
     def distance(self, index: Tensor, points: Tensor) -> Tensor:
         """Unsigned distance of points (N, 3) from the surfaces of solids index (N,). -> (N,)"""

@@ -31,8 +31,9 @@ def hull_vertices(points: np.ndarray) -> np.ndarray:
 def reduce_hull(points: np.ndarray, limit: int = MAX_HULL_VERTICES) -> np.ndarray:
     """A hull of at most `limit` vertices with the hull's volume and proportions. (N, 3) -> (V, 3)
 
-    Vertices are taken greedily, each time the one furthest outside of the hull so far. What is lost at the curved sides is made
-    up by stretching the result about its centroid until its second moments, then its volume, are those of the full hull.
+    Vertices are taken greedily, each time the one furthest outside of the hull so far. What is lost at the curved
+    sides is made up by stretching the result about its centroid until its second moments, then its volume, are those
+    of the full hull.
     """
     points = hull_vertices(points)
     if len(points) <= limit:
@@ -117,7 +118,7 @@ def filled_volume(vertices: np.ndarray, faces: np.ndarray, pitch: float = 0.0015
 
 
 def decimate(mesh: trimesh.Trimesh, max_faces: int) -> trimesh.Trimesh:
-    """A mesh for display of at most max_faces: vertices that share a cell of a grid become one, the cell grown as needed."""
+    """A mesh for display of at most max_faces: vertices in one cell of a grid become one, cells grow as needed."""
     cell = float(mesh.extents.max()) / 300
     simple = mesh
     while len(simple.faces) > max_faces:

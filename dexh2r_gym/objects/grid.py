@@ -1,8 +1,9 @@
 """Signed distance by trilinear lookup in grids, many objects at once: fast, and within a known distance of the truth.
 
-A signed distance changes by at most the way gone, so trilinear interpolation of exact corner values at spacing h errs by at
-most h sqrt(3) / 2 (mean of the corners' distances); it is far better away from edges and medial surfaces. Outside the grid,
-a distance f at the nearest point of the grid's box and d from it give sqrt(f^2 + d^2): never more than the true distance.
+A signed distance changes by at most the way gone, so trilinear interpolation of exact corner values at spacing h errs
+by at most h sqrt(3) / 2 (mean of the corners' distances); it is far better away from edges and medial surfaces.
+Outside the grid, a distance f at the nearest point of the grid's box and d from it give sqrt(f^2 + d^2): never more
+than the true distance.
 """
 
 from __future__ import annotations
@@ -65,6 +66,22 @@ class GridDistance:
     def to(self, device: torch.device | str) -> GridDistance:
         """The same on another device."""
         return GridDistance(*(getattr(self, f.name).to(device) for f in fields(self)))
+
+    def maybe_inside(self, index: Tensor, points: Tensor) -> Tensor:
+        """Points that may be inside, by one value of the grid each: False only where a point is surely outside.
+
+        index (M,) solid of each group of points, points (M, P, 3) -> (M, P) bool
+        """
+        index = index[:, None]
+        spacing, start = self.spacing[index].to(points.dtype), self.start[index]
+        at, beyond = start, torch.zeros_like(points[..., 0], dtype=torch.bool)
+        stride = (self.shape[1] * self.shape[2], self.shape[2], torch.ones_like(self.shape[2]))
+        for axis in range(3):
+            cell = ((points[..., axis] - self.origin[axis, index].to(points.dtype)) / spacing).round().long()
+            last = self.shape[axis, index] - 1
+            beyond |= (cell < 0) | (cell > last)
+            at = at + cell.clamp_min(0).minimum(last) * stride[axis][index]
+        return (self.values[at] <= self.error[index]) & ~beyond
 
     def signed(self, index: Tensor, points: Tensor) -> Tensor:
         """Signed distance, metres, negative inside. index (N,) solid of each point, points (N, 3) -> (N,)"""

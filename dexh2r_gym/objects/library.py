@@ -1,8 +1,9 @@
 """The packaged objects and their files: one npz an object, no pickle, a few ten kilobytes.
 
 Keys: `parts` (all hull vertices one after another) and `part_sizes`; `vertices`, `faces` (surface of the union);
-`visual_vertices`, `visual_faces`; `sdf_steps` (see `grid.encode_grid`), `sdf_origin`; `properties` (mass, volume, grid spacing),
-`center_of_mass`, `inertia`; `metadata` (JSON text, with `name`). Surface points are drawn from the surface at load, with a fixed seed.
+`visual_vertices`, `visual_faces`; `sdf_steps` (see `grid.encode_grid`), `sdf_origin`; `properties` (mass, volume,
+grid spacing), `center_of_mass`, `inertia`; `metadata` (JSON text, with `name`). Surface points are drawn from the
+surface at load, with a fixed seed.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import difflib
 import json
 import zipfile
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 
 import numpy as np

@@ -1,10 +1,11 @@
 """One object, and a stack of objects asked for distances together.
 
-The solid of an object is the union of its convex parts. Watertight surface, surface points, distances, volume and inertia are
-all derived from that one solid, so they agree by construction; only the visual mesh may differ from it (it is finer, and a
-vessel that is open in the visual is closed in the solid; then `metadata["vessel"]` is true).
+The solid of an object is the union of its convex parts. Watertight surface, surface points, distances, volume and
+inertia are all derived from that one solid, so they agree by construction; only the visual mesh may differ from it
+(it is finer, and a vessel that is open in the visual is closed in the solid; then `metadata["vessel"]` is true).
 
-Object frame, library objects: origin at the centre of mass, longest extent along z. A mesh brought by a user keeps its own frame.
+Object frame, library objects: origin at the centre of mass, longest extent along z. A mesh brought by a user keeps
+its own frame.
 """
 
 from __future__ import annotations
@@ -22,11 +23,12 @@ from dexh2r_gym.objects.exact import ExactDistance
 from dexh2r_gym.objects.grid import GridDistance
 
 MAX_PARTS = 12
+MAX_VISUAL_FACES = 4000
 
 
 @dataclass(frozen=True, eq=False)
 class ObjectModel:
-    """A rigid object. Metres, kilograms, object frame. Meshes are numpy (for MuJoCo), sets of points and grids torch."""
+    """A rigid object. Metres, kilograms, object frame. Meshes are numpy (for MuJoCo), points and grids torch."""
 
     name: str
     mass: float
@@ -42,7 +44,7 @@ class ObjectModel:
     center_of_mass: np.ndarray  # (3,) float64
     inertia: np.ndarray  # (3, 3) float64, kg m^2 about the centre of mass, axes of the object frame
     visual_vertices: np.ndarray  # (V, 3) float32, for display
-    visual_faces: np.ndarray  # (F, 3) int32
+    visual_faces: np.ndarray  # (F, 3) int32, at most MAX_VISUAL_FACES
     metadata: dict[str, Any] = field(default_factory=dict)  # creator, licence, source, vessel, ...
 
     def __repr__(self) -> str:
@@ -120,9 +122,20 @@ class ObjectBatch:
         """
         depth = torch.zeros(len(points), dtype=points.dtype, device=points.device)
         near = torch.nonzero(self._grid.signed(index, points) <= self._grid.error[index])[:, 0]
-        near = near[self._exact.inside(index[near], points[near])]
-        depth[near] = self._exact.distance(index[near], points[near])
+        depth[near] = self._exact.depth(index[near], points[near])
         return depth
+
+    def exact_depth(self, index: Tensor, points: Tensor) -> Tensor:
+        """As `penetration`, without the grid's help: for few points that are likely to be inside."""
+        return self._exact.depth(index, points)
+
+    def grid_error(self, index: Tensor) -> Tensor:
+        """Bound on the error of `signed_distance_fast` in and near these solids, metres. (N,) long -> (N,)"""
+        return self._grid.error[index]
+
+    def maybe_inside(self, index: Tensor, points: Tensor) -> Tensor:
+        """False where a point is surely outside, at little cost. index (M,) long, points (M, P, 3) -> (M, P) bool"""
+        return self._grid.maybe_inside(index, points)
 
     @staticmethod
     def over(function: Any, points: Tensor) -> Tensor:

@@ -1,11 +1,12 @@
 """Everyday objects drawn with a few numbers: bottles, tools, boxes, food. Our own, no source mesh.
 
-Each is a list of convex parts along z, metres. `sides` is the number of corners of a round section: few for the solid, many for
-display. Polygons are drawn with the circle's area, so volume does not depend on it.
+Each is a list of convex parts along z, metres. `sides` is the number of corners of a round section: few for the
+solid, many for display. Polygons are drawn with the circle's area, so volume does not depend on it.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -35,9 +36,7 @@ def tube(sides: int, *rings: tuple[float, float, float] | tuple[float, float], x
     grow = np.sqrt(2 * np.pi / sides / np.sin(2 * np.pi / sides))
     circle = grow * np.stack((np.cos(turn), np.sin(turn)), axis=-1)
     return [
-        np.concatenate(
-            [np.column_stack((circle * ring[1:] + [x, 0.0], np.full(sides, ring[0]))) for ring in rings]
-        )
+        np.concatenate([np.column_stack((circle * ring[1:] + [x, 0.0], np.full(sides, ring[0]))) for ring in rings])
     ]
 
 
@@ -52,20 +51,18 @@ def bent(sides: int, radii: list[float], length: float, angle: float) -> Parts:
     turn = angle * np.linspace(-0.5, 0.5, len(radii))
     arm = length / angle
     sections = [
-        np.column_stack(
-            ((arm + ring[:, 0] * r) * np.cos(t) - arm, ring[:, 1] * r, (arm + ring[:, 0] * r) * np.sin(t))
-        )
+        np.column_stack(((arm + ring[:, 0] * r) * np.cos(t) - arm, ring[:, 1] * r, (arm + ring[:, 0] * r) * np.sin(t)))
         for r, t in zip(radii, turn, strict=True)
     ]
-    return [np.concatenate(pair) for pair in zip(sections[:-1], sections[1:], strict=True)]
+    return [np.concatenate(pair) for pair in itertools.pairwise(sections)]
 
 
 @_object(0.50)
 def water_bottle(n: int) -> Parts:
     return (
         tube(n, (0, 0.030), (0.006, 0.0335), (0.145, 0.0335))
-        + tube(n, (0.145, 0.0335), (0.165, 0.031), (0.190, 0.014))
-        + tube(n, (0.190, 0.014), (0.215, 0.014))
+        + tube(n, (0.143, 0.0335), (0.165, 0.031), (0.190, 0.014))
+        + tube(n, (0.188, 0.014), (0.215, 0.014))
     )
 
 
@@ -88,9 +85,9 @@ def crisps_tube(n: int) -> Parts:
 def pepper_mill(n: int) -> Parts:
     return (
         tube(n, (0, 0.029), (0.020, 0.029), (0.050, 0.021))
-        + tube(n, (0.050, 0.021), (0.100, 0.018))
+        + tube(n, (0.049, 0.021), (0.101, 0.018))
         + tube(n, (0.100, 0.018), (0.135, 0.026))
-        + tube(n, (0.135, 0.026), (0.160, 0.027), (0.182, 0.022), (0.195, 0.010))
+        + tube(n, (0.134, 0.026), (0.160, 0.027), (0.182, 0.022), (0.195, 0.010))
     )
 
 
@@ -98,7 +95,7 @@ def pepper_mill(n: int) -> Parts:
 def skittle(n: int) -> Parts:
     return (
         tube(n, (0, 0.020), (0.045, 0.031), (0.085, 0.032), (0.125, 0.022))
-        + tube(n, (0.125, 0.022), (0.165, 0.0135))
+        + tube(n, (0.124, 0.022), (0.166, 0.0135))
         + tube(n, (0.165, 0.0135), (0.190, 0.0185), (0.215, 0.0185), (0.232, 0.009))
     )
 
@@ -127,24 +124,31 @@ def spirit_level(n: int) -> Parts:
 def hammer(n: int) -> Parts:
     return (
         tube(n, (0, 0.017, 0.013), (0.110, 0.015, 0.012))
-        + tube(n, (0.110, 0.013, 0.010), (0.250, 0.011, 0.009))
+        + tube(n, (0.108, 0.013, 0.010), (0.250, 0.011, 0.009))
         + box((0.050, 0.024, 0.028), (0.0, 0.0, 0.258))
         + across(tube(n, (-0.055, 0.0145), (-0.020, 0.0145)), 0.258)
-        + [np.array([(0.02, y, z) for y in (-0.012, 0.012) for z in (0.245, 0.272)] + [(0.062, y, 0.248) for y in (-0.012, 0.012)])]
+        + [
+            np.array(
+                [(0.02, y, z) for y in (-0.012, 0.012) for z in (0.245, 0.272)]
+                + [(0.062, y, 0.248) for y in (-0.012, 0.012)]
+            )
+        ]
     )
 
 
 @_object(0.45)
 def mallet(n: int) -> Parts:
-    return tube(n, (0, 0.0155), (0.100, 0.0145), (0.215, 0.012)) + across(tube(n, (-0.050, 0.029), (0.050, 0.029)), 0.225)
+    return tube(n, (0, 0.0155), (0.100, 0.0145), (0.215, 0.012)) + across(
+        tube(n, (-0.050, 0.029), (0.050, 0.029)), 0.225
+    )
 
 
 @_object(0.45)
 def rolling_pin(n: int) -> Parts:
     return (
         tube(n, (0, 0.008), (0.012, 0.0135), (0.070, 0.011))
-        + tube(n, (0.070, 0.026), (0.280, 0.026))
-        + tube(n, (0.280, 0.011), (0.338, 0.0135), (0.350, 0.008))
+        + tube(n, (0.069, 0.026), (0.280, 0.026))
+        + tube(n, (0.279, 0.011), (0.338, 0.0135), (0.350, 0.008))
     )
 
 
@@ -179,7 +183,7 @@ def paint_brush(n: int) -> Parts:
 def lint_roller(n: int) -> Parts:
     return (
         tube(n, (0, 0.011), (0.015, 0.0155), (0.095, 0.0125))
-        + tube(n, (0.095, 0.009), (0.125, 0.009))
+        + tube(n, (0.093, 0.009), (0.125, 0.009))
         + tube(n, (0.120, 0.024), (0.222, 0.024))
     )
 
@@ -188,8 +192,8 @@ def lint_roller(n: int) -> Parts:
 def folded_umbrella(n: int) -> Parts:
     return (
         tube(n, (0, 0.013), (0.008, 0.017), (0.055, 0.016))
-        + tube(n, (0.055, 0.021), (0.160, 0.027), (0.245, 0.023))
-        + tube(n, (0.245, 0.008), (0.262, 0.008))
+        + tube(n, (0.053, 0.021), (0.160, 0.027), (0.245, 0.023))
+        + tube(n, (0.243, 0.008), (0.262, 0.008))
     )
 
 

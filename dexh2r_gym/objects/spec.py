@@ -9,7 +9,7 @@ import mujoco
 import numpy as np
 from scipy.spatial import ConvexHull
 
-from dexh2r_gym.objects.model import MAX_PARTS, ObjectModel
+from dexh2r_gym.objects.model import MAX_PARTS, MAX_VISUAL_FACES, ObjectModel
 
 BODY = "object"
 JOINT = "object_free"
@@ -64,8 +64,8 @@ def add_object(
             group=3,
             rgba=[0.2, 0.6, 0.9, 0.4 if used else 0.0],
         )
-    _pad_faces(spec, MAX_PART_FACES * MAX_PARTS - faces)
     if visuals:
+        faces += len(obj.visual_faces) - MAX_VISUAL_FACES
         mesh = spec.add_mesh(
             name="object_visual",
             uservert=obj.visual_vertices.ravel(),
@@ -81,6 +81,7 @@ def add_object(
             group=2,
             rgba=rgba or (*colour(obj.name), 1.0),
         )
+    _pad_faces(spec, MAX_PART_FACES * MAX_PARTS - faces)
     return body
 
 
