@@ -147,7 +147,7 @@ def hand_object_depth(
     if link_poses is None:
         link_poses = forward_kinematics(*split_hand_state(hand_state))
     center, radius = LINK_CENTER.to(link_poses), LINK_RADIUS.to(link_poses)
-    object_radius, grid_error = _bounds(objects)
+    object_radius = _radii(objects)
     depth = object_pose.new_zeros(len(object_pose))
 
     reach = object_radius.to(link_poses)[object_index][:, None] + radius  # (N, 18)
@@ -157,39 +157,25 @@ def hand_object_depth(
         return depth
     in_object = pose_multiply(pose_inverse(object_pose[row]), link_poses[row, link])  # (K, 7)
     clearance = objects.signed_distance_fast(object_index[row], pose_apply(in_object, center[link]))
-    grid_error = grid_error.to(link_poses)[object_index[row]]
-    touching = clearance < radius[link] + grid_error
-    row, link, in_object, grid_error = row[touching], link[touching], in_object[touching], grid_error[touching]
+    touching = clearance < radius[link] + objects.grid_error(object_index[row]).to(link_poses)
+    row, link, in_object = row[touching], link[touching], in_object[touching]
     if len(row) == 0:
         return depth
-    local = surface_points_local()[0].to(link_poses).unflatten(0, (len(radius), -1))[link]  # (K, 128, 3)
-    points = pose_apply(in_object[:, None], local)
-    row, points = row[:, None].expand(points.shape[:2]), points.reshape(-1, 3)
-    return _deepest(row.reshape(-1), points, grid_error.repeat_interleave(local.shape[1]), object_index, objects, depth)
-
-
-def _deepest(
-    row: Tensor, points: Tensor, grid_error: Tensor, object_index: Tensor, objects: ObjectBatch, depth: Tensor
-) -> Tensor:
-    """Largest exact penetration of each row's points: (M,), (M, 3) object frame, (M,) -> (N,), at least `depth` (N,).
-
-    The grid bounds each point's depth from above. The most promising point of each row is measured first; after
-    that only those are measured whose bound lies beyond it.
-    """
-    bound = grid_error - objects.signed_distance_fast(object_index[row], points.float()).to(points)
-    maybe = bound > 0
-    row, points, bound = row[maybe], points[maybe], bound[maybe]
-    best = torch.zeros_like(depth).scatter_reduce(0, row, bound.to(depth), "amax")
-    for chosen in (bound.to(depth) == best[row], bound.to(depth) > 0):
-        chosen = chosen & (bound.to(depth) > depth[row])
-        measured = objects.penetration(object_index[row[chosen]], points[chosen])
-        depth = depth.scatter_reduce(0, row[chosen], measured.to(depth), "amax")
-    return depth
+    local = surface_points_local()[0].unflatten(0, (len(radius), -1))[link]  # (K, 128, 3) float32, as is what screens
+    points = pose_apply(in_object.float()[:, None], local)
+    group, point = objects.maybe_inside(object_index[row], points).nonzero(as_tuple=True)
+    row, points = row[group], points[group, point]  # (M,), (M, 3)
+    # of each hand's points only those can be the deepest whose grid value is within twice the grid's error of the least
+    index = object_index[row]
+    near, error = objects.signed_distance_fast(index, points), objects.grid_error(index)
+    least = points.new_full((len(depth),), torch.inf).scatter_reduce(0, row, near, "amin")
+    chosen = (near <= error) & (near <= least[row] + 2 * error)
+    group, point = group[chosen], point[chosen]
+    measured = objects.exact_depth(index[chosen], pose_apply(in_object[group], local[group, point].to(in_object)))
+    return depth.scatter_reduce(0, row[chosen], measured.to(depth), "amax")
 
 
 @lru_cache(maxsize=16)
-def _bounds(objects: ObjectBatch) -> tuple[Tensor, Tensor]:
-    """Radius about the origin, and a bound on the error of the fast distance, of each object: (K,), (K,) metres."""
-    radius = torch.tensor([o.radius for o in objects.objects], dtype=torch.float64)
-    spacing = torch.tensor([o.sdf_spacing for o in objects.objects], dtype=torch.float64)
-    return radius, spacing
+def _radii(objects: ObjectBatch) -> Tensor:
+    """Radius of each object about its origin, (K,) metres."""
+    return torch.tensor([o.radius for o in objects.objects], dtype=torch.float64)

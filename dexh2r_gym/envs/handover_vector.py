@@ -239,7 +239,7 @@ class HandoverVectorEnv(VectorEnv[Any, Any, np.ndarray]):
         task = self.task
         return _masked(
             mask,
-            replay=np.array([task.replay_of(i).id for i in np.flatnonzero(mask)], dtype=object),
+            replay=task.running_ids[mask],
             goal_distance=task.d.numpy()[mask],
             depth=task.depth.numpy()[mask],
             giver_force=task.scene.giver_force.numpy()[mask],

@@ -52,7 +52,7 @@ class HandoverTask:
     Attributes:
         status: (B,) `EpisodeStatus`. aligning: (B,) bool, goal pose alignment is under way.
         d: (B,) metres to the nearest free goal, inf where none is. depth: (B,) metres, hand in object, mesh-exact.
-        time: (B,) frame of the recording. replay_ids: the trials of the split. fps: frames a second.
+        time: (B,) frame of the recording. running_ids: (B,) the trial of each world. replay_ids: the trials of the split. fps: frames a second.
     """
 
     def __init__(self, num_worlds: int, options: HandoverOptions):
@@ -71,6 +71,7 @@ class HandoverTask:
         self._recordings = Recordings(self.store)
         self._trace = EpisodeTrace(num_worlds)
         self._trial = torch.zeros(num_worlds, dtype=torch.long)
+        self.running_ids = np.full(num_worlds, None, dtype=object)
         self._goal = torch.zeros(num_worlds, dtype=torch.long)
         self._command_pose = torch.zeros(num_worlds, 7, dtype=torch.float64)
         self._command_joints = torch.zeros(num_worlds, 22, dtype=torch.float64)
@@ -121,6 +122,7 @@ class HandoverTask:
         row = rec.offset[trial]
         self._sim.reset(worlds, objects, givers, hand_pose, joints, rec.object_pose[row], rec.giver_bones[row])
         self._trial[worlds], self.time[worlds] = trial, 0
+        self.running_ids[worlds.numpy()] = replay_ids
         self.aligning[worlds], self.status[worlds] = False, EpisodeStatus.RUNNING
         self._command_pose[worlds], self._command_joints[worlds] = hand_pose, joints
         self._trace.start(worlds, int(rec.length[trial].max()))
@@ -181,7 +183,10 @@ class HandoverTask:
         goals = goal_poses_world(rec.goal_pose[trial], scene.object_pose)
         goal, d = nearest_goal(scene.hand_pose, goals, rec.goal_free[row])
         self._goal, self.d = torch.where(on, goal, self._goal), torch.where(on, d, self.d)
-        self.depth = torch.where(on, self._penetration(), self.depth)
+        w = on.nonzero().squeeze(1)
+        hand_state = join_hand_state(scene.hand_pose, scene.hand_joints)
+        depth = hand_object_depth(hand_state[w], scene.object_pose[w], rec.object_index[trial[w]], rec.objects)
+        self.depth = self.depth.index_put((w,), depth)
         last = self.time >= rec.length[trial] - 1
         reached = (self.d < REACHED_DISTANCE) & (self.aligning | (self.options.alignment == "none"))
         timeout = torch.where(self.aligning, EpisodeStatus.TIMEOUT_ALIGNMENT, EpisodeStatus.TIMEOUT_APPROACH)
@@ -189,7 +194,6 @@ class HandoverTask:
         status = torch.where(reached, EpisodeStatus.REACHED, status)
         status = torch.where(scene.diverged, EpisodeStatus.DIVERGED, status)
         self.status = torch.where(on, status, self.status)
-        hand_state = join_hand_state(scene.hand_pose, scene.hand_joints)
         self._trace.append(
             on,
             hand_state=hand_state,
@@ -202,12 +206,6 @@ class HandoverTask:
             begins = on & ~self.aligning & (self.d < START_DISTANCE[self.options.mode]) & (status == 0)
             self.aligning |= begins
             self._trace.alignment_begin = torch.where(begins, self.time + 1, self._trace.alignment_begin)
-
-    def _penetration(self) -> Tensor:
-        """Mesh-exact depth of the hand in the object, (B,) metres."""
-        scene, rec = self.scene, self._recordings
-        state = join_hand_state(scene.hand_pose, scene.hand_joints)
-        return hand_object_depth(state, scene.object_pose, rec.object_index[self._trial], rec.objects).double()
 
     # what goes out
 

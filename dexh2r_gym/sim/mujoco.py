@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dexh2r_gym.giver import GiverHand, giver_mocap_ids
-from dexh2r_gym.hand import BASE_LEAD_TIME, JOINT_NAMES
+from dexh2r_gym.hand import BASE_LEAD_TIME, JOINT_LEAD_TIME, JOINT_NAMES
 from dexh2r_gym.objects import ObjectModel
 from dexh2r_gym.rotations import quat_conjugate, quat_from_axis_angle, quat_multiply, quat_rotate, quat_to_axis_angle
 from dexh2r_gym.scene import OBJECT_WELD_IMPEDANCE, OBJECT_WELD_TIME, SUBSTEPS_PER_SECOND, scene_model
@@ -136,7 +136,7 @@ class MujocoSimulator:
         target (n, 18, 7), joints (n, 22): at the end of the frame.
         """
         n, k = len(ids), self._num_substeps
-        time = torch.arange(1, k + 1, dtype=torch.float64) / k  # (k,) parts of the frame
+        time = torch.arange(k, dtype=torch.float64) / k  # (k,) part of the frame gone when a substep starts
         last = self._last_mocap[ids]
         ahead = time[:, None] + self._lead / self._dt  # (k, 18)
         step = target[..., :3] - last[..., :3]
@@ -148,7 +148,8 @@ class MujocoSimulator:
         pos[:, :, self._mocap], quat[:, :, self._mocap] = position, rotation
         ctrl = self._ctrl[ids][:, None].repeat(1, k, 1)
         last_joints = self._last_joints[ids]
-        ctrl[:, :, self._joint_u] = last_joints[:, None] + time[:, None] * (joints - last_joints)[:, None]
+        closing = (time + JOINT_LEAD_TIME / self._dt)[:, None]
+        ctrl[:, :, self._joint_u] = last_joints[:, None] + closing * (joints - last_joints)[:, None]
         return torch.cat((ctrl, pos.reshape(n, k, -1), quat.reshape(n, k, -1)), dim=-1)
 
     def _read_state(self) -> None:
