@@ -66,7 +66,9 @@ def test_offers_hold_the_hand_towards_the_robot(seed):
         assert (back[:, 0] > 0).all(), "the hand comes from the giver's side"
         palm = quat_rotate(offers[:, 3:], torch.tensor([0.0, -1.0, 0.0]).expand(32, 3).double())
         outward = 1.0 if subject.side == "right" else -1.0
-        assert (palm[:, 1] * outward < 0.6).all(), "a palm does not turn outward"
+        assert (palm[:, 1] * outward < 0.7).all(), (
+            "a palm never faces straight outward: 1.3 rad of roll and 1 rad of bend"
+        )
 
 
 @settings(max_examples=40, deadline=None)
@@ -79,6 +81,7 @@ def test_motion_is_smooth_slow_at_the_end_and_within_reach(seed, num_frames):
         (w for w in (draw_motion(subject, offer, num_frames, FPS, rng) for _ in range(50)) if w is not None), None
     )
     assume(wrist is not None)  # None: an offer at the edge of what the arm reaches
+    assert wrist is not None
     assert wrist.shape == (num_frames, 7)
     assert within_reach(subject, wrist).all()
     velocity = pose_velocity(wrist[:-1], wrist[1:], 1 / FPS)

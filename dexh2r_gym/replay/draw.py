@@ -8,6 +8,7 @@ from __future__ import annotations
 import zlib
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 
 import numpy as np
 import torch
@@ -96,19 +97,21 @@ def draw_trial(job: tuple[int, Subject, str, int, str]) -> Trial | None:
 
 @lru_cache(maxsize=256)
 def giver_grasps(seed: int, subject: Subject, name: str) -> tuple[GiverGrasp, ...]:
-    """A few ways in which this giver holds this object, at either end; those that leave enough goals, best first."""
+    """A few ways in which this giver holds this object at the end they prefer, best first.
+
+    Kept if they leave enough goals; if none at that end does, those at the other end.
+    """
     obj, pool, hand = load_object(name), load_pool(name), GiverHand(subject.side, list(subject.betas))
-    generator = torch.Generator().manual_seed(int(_rng(seed, subject.number, name).integers(2**62)))
+    rng = _rng(seed, subject.number, name)
+    generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
     axis = torch.linalg.eigh(obj.points.T.cov()).eigenvectors[:, -1]
-    grasps: list[tuple[float, GiverGrasp]] = []
-    for end in (axis, -axis):
-        fit = grasp_end(hand, obj, end=end, num_candidates=_CANDIDATES, generator=generator)
-        for mano, score in zip(fit.mano[:GRASPS_PER_PAIR], fit.score, strict=False):
-            grasp = _look_at(hand, obj, pool, mano)
-            if grasp.open_way.sum() >= MIN_GOALS:
-                grasps.append((float(score), grasp))
-    grasps.sort(key=lambda scored: -scored[0])
-    return tuple(grasp for _, grasp in grasps[:GRASPS_PER_PAIR])
+    for sign in rng.permutation((-1.0, 1.0)):
+        fit = grasp_end(hand, obj, end=float(sign) * axis, num_candidates=_CANDIDATES, generator=generator)
+        grasps = (_look_at(hand, obj, pool, mano) for mano in fit.mano)
+        kept = tuple(islice((g for g in grasps if g.open_way.sum() >= MIN_GOALS), GRASPS_PER_PAIR))
+        if kept:
+            return kept
+    return ()
 
 
 def _look_at(hand: GiverHand, obj: ObjectModel, pool: GraspPool, mano: Tensor) -> GiverGrasp:
