@@ -1,4 +1,4 @@
-"""What an agent is: Stable-Baselines3's own `predict`, batched, so that its models drop in, and any function of that form."""
+"""What an agent is: Stable-Baselines3's own `predict`, batched, so its models drop in, and any such function."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Agent(Protocol):
         Args:
             observation: batched, as the environment's `obs_mode` gives it.
             state: what the last call returned, None at the first.
-            episode_start: (B,) bool, worlds whose episode starts with this observation; None means all where state is None.
+            episode_start: (B,) bool, worlds whose episode starts here; None means all where state is None.
             deterministic: the best action instead of a random one, where the agent knows both.
         """
 
