@@ -19,7 +19,7 @@ from dexh2r_gym.giver.fit import grasp_end
 from dexh2r_gym.grasps import GraspPool, free_of_giver, load_pool
 from dexh2r_gym.hand import OPEN_HAND, surface_points
 from dexh2r_gym.objects import ObjectModel, load_object
-from dexh2r_gym.replay.motion import Subject, draw_motion, draw_offers, within_reach
+from dexh2r_gym.replay.motion import Subject, draw_motion, draw_offers, hand_axis, within_reach
 from dexh2r_gym.replay.replay import Trial
 from dexh2r_gym.rotations import (
     pose_apply,
@@ -140,7 +140,8 @@ def draw_offer(subject: Subject, grasp: GiverGrasp, pool: GraspPool, rng: np.ran
     reachable = grasp.open_way & (ahead[..., 0] > -0.2)  # the robot's forearm may not point at the giver
     free_end = quat_rotate(object_pose[:, 3:], grasp.free_end.expand(_OFFERS, 3))
     liking = free_end @ wrist.new_tensor([-1.0, 0.0, 0.4]) + torch.from_numpy(rng.uniform(0, 0.4, _OFFERS))
-    good = within_reach(subject, wrist) & (reachable.sum(-1) >= MIN_GOALS) & (free_end[:, 0] < 0.3)
+    from_giver = hand_axis(subject.side, wrist[:, 3:])[:, 0] > 0.3
+    good = from_giver & within_reach(subject, wrist) & (reachable.sum(-1) >= MIN_GOALS) & (free_end[:, 0] < 0.3)
     if not good.any():
         return None
     return wrist[torch.where(good, liking, -torch.inf).argmax()]
