@@ -9,7 +9,8 @@ from dexh2r_gym.giver import GiverHand
 from dexh2r_gym.hand import forward_kinematics, hand_capsules
 from dexh2r_gym.rotations import pose_apply, pose_inverse, pose_multiply
 
-_CHUNK = 1_000_000  # capsule pairs looked at together: bounds memory to about 100 MB
+_CHUNK = 4_000_000  # pairs of capsules looked at together, bounds memory
+_SLACK = 1e-3  # m, more than the rounding of distances in float32
 _RESOLUTION = 1e-4  # m, frames in which the giver is this close to another frame, seen from the object, are one
 
 
@@ -22,12 +23,12 @@ def segment_distance(p0: Tensor, p1: Tensor, q0: Tensor, q1: Tensor) -> Tensor:
     u, v, r = p1 - p0, q1 - q0, p0 - q0
     uu, vv, uv = (u * u).sum(-1), (v * v).sum(-1), (u * v).sum(-1)
     ur, vr = (u * r).sum(-1), (v * r).sum(-1)
-    tiny = torch.finfo(uu.dtype).tiny
+    number = torch.finfo(uu.dtype)
     det = uu * vv - uv * uv
-    parallel = det <= 1e-6 * uu * vv
+    parallel = det <= 16 * number.eps * uu * vv
     s = torch.where(parallel, 0.0, (uv * vr - ur * vv) / torch.where(parallel, 1.0, det)).clamp(0, 1)
-    t = ((uv * s + vr) / vv.clamp_min(tiny)).clamp(0, 1)
-    s = ((uv * t - ur) / uu.clamp_min(tiny)).clamp(0, 1)
+    t = ((uv * s + vr) / vv.clamp_min(number.tiny)).clamp(0, 1)
+    s = ((uv * t - ur) / uu.clamp_min(number.tiny)).clamp(0, 1)
     return (r + s[..., None] * u - t[..., None] * v).norm(dim=-1)
 
 
@@ -51,10 +52,16 @@ def free_of_giver(
     ends = (ends * _RESOLUTION).float()
 
     reach = (hand_radius[:, None] + giver_radius + margin).float()  # (K, C)
-    free = torch.empty(len(ends), len(palm_pose), dtype=torch.bool)
-    step = max(1, _CHUNK // (a0.shape[0] * reach.numel()))
+    hand_middle, hand_half = (a0 + a1) / 2, (a1 - a0).norm(dim=-1)[0] / 2
+    giver_middle, giver_half = ends.mean(1), (ends[:, 1] - ends[:, 0]).norm(dim=-1).amax(0) / 2
+    bound = reach + hand_half[:, None] + giver_half + _SLACK  # middles further apart than this cannot clash
+    free = torch.ones(len(ends), len(palm_pose), dtype=torch.bool)
+    step = max(1, _CHUNK // (hand_middle.shape[0] * reach.numel()))
     for i in range(0, len(ends), step):
-        b0, b1 = ends[i : i + step, :, None, None].unbind(1)  # (t, 1, 1, C, 3)
-        gap = segment_distance(a0[:, :, None], a1[:, :, None], b0, b1)  # (t, G, K, C)
-        free[i : i + step] = (gap > reach).all(-1).all(-1)
+        apart = torch.cdist(hand_middle.flatten(0, 1), giver_middle[i : i + step].flatten(0, 1))
+        apart = apart.view(*hand_middle.shape[:2], -1, reach.shape[1])  # (G, K, t, C)
+        g, k, t, c = (apart < bound[:, None]).nonzero(as_tuple=True)
+        gap = segment_distance(a0[g, k], a1[g, k], ends[t + i, 0, c], ends[t + i, 1, c])
+        clash = gap <= reach[k, c]
+        free[t[clash] + i, g[clash]] = False
     return free[frame]

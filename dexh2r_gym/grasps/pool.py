@@ -34,8 +34,8 @@ FOLDER = Path(__file__).parent.parent / "assets" / "grasps"
 MAX_DEPTH = 0.005  # m
 MAX_GRASPS = 64
 _FORMAT = 1
-_ROUND = 96  # grasps searched together
-_SPARE = 1.25  # how many more grasps are sought than kept
+_ROUND = 112  # grasps searched together
+_SPARE = 1.2  # how many more grasps are sought than kept
 _SPREAD = (0.04, 0.7)  # m, rad: palms this far apart in position, or in orientation, count as equally different
 
 
@@ -69,7 +69,7 @@ _ARRAYS = {"palm_pose": 7, "joints": 22, "depth": None, "released": 6, "gravity"
 
 
 def make_pool(
-    obj: ObjectModel, *, seed: int = 0, num: int = 48, max_rounds: int = 5, num_threads: int = 0
+    obj: ObjectModel, *, seed: int = 0, num: int = 40, max_rounds: int = 5, num_threads: int = 0
 ) -> GraspPool:
     """At most `num` different grasps, each stable in the released test and less than 5 mm deep.
 
@@ -178,7 +178,7 @@ def make_pools(
     *,
     all: bool = False,
     missing: bool = False,
-    num: int = 48,
+    num: int = 40,
     seed: int = 0,
     out: Path = FOLDER,
     jobs: int = 0,
@@ -216,7 +216,3 @@ def _make_file(name: str, seed: int, num: int, out: Path) -> str:
     pool.save(out / f"{name}.npz")
     held, deepest = int(pool.holds_weight.sum()), 1000 * float(pool.depth.max())
     return f"{name}: {len(pool)} grasps, {held} hold its weight in every direction, at most {deepest:.1f} mm deep"
-
-
-if __name__ == "__main__":
-    tyro.cli(make_pools)

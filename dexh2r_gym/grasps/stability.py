@@ -60,7 +60,7 @@ GRAVITY = Protocol(0.8, None, None, 0.0, 0.0, tighten_steps=60, push_steps=60)
 
 
 def tighten(obj: ObjectModel, palm_pose: Tensor, joints: Tensor, step: float = TIGHTEN_STEP) -> Tensor:
-    """Joint targets (..., 22) that press the fingers of a grasp, palm_pose (..., 7) and joints (..., 22), on the object.
+    """Joint targets (..., 22) that press the fingers of a grasp, palm (..., 7) and joints (..., 22), on the object.
 
     One step of the joints along the gradient that moves surface points within 5 mm of the object against its normals.
 
