@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dexh2r_gym.rotations import pose_multiply, quat_angle, quat_slerp
+from dexh2r_gym.rotations import quat_angle, quat_slerp
 
 ALIGNMENT_SPEED = 0.02  # v, metres a frame
 REACHED_DISTANCE = 0.01  # metres
@@ -30,11 +30,6 @@ class SpeedLimits:
                 )
 
 
-def goal_poses_world(goals_object: Tensor, object_pose: Tensor) -> Tensor:
-    """Goals carried along with the object: (B, G, 7) in the object frame, (B, 7) -> (B, G, 7) world."""
-    return pose_multiply(object_pose[:, None], goals_object)
-
-
 def nearest_goal(hand_pose: Tensor, goal_poses: Tensor, free: Tensor) -> tuple[Tensor, Tensor]:
     """The goal whose global pose differs least from the hand's (section 4.1), among the free ones.
 
@@ -42,16 +37,19 @@ def nearest_goal(hand_pose: Tensor, goal_poses: Tensor, free: Tensor) -> tuple[T
     palms (section 4.3).
 
     Args:
-        hand_pose: (B, 7) palm. goal_poses: (B, G, 7) world. free: (B, G) bool, goals that may be used.
+        hand_pose: (B, 7) palm and goal_poses: (B, G, 7), in any one frame: goals are carried along with the object, so
+            the object's is the cheapest. free: (B, G) bool, goals that may be used.
 
     Returns:
         index (B,) of the goal, and d (B,) metres: inf where no goal is free (the index is then the least bad of all).
     """
-    offset = (goal_poses[..., :3] - hand_pose[:, None, :3]).norm(dim=-1)  # (B, G)
-    angle = quat_angle(goal_poses[..., 3:], hand_pose[:, None, 3:])
-    cost = offset * offset + angle * angle + torch.where(free, 0.0, 1e6)
+    x, y, z = (goal_poses[..., i] - hand_pose[:, None, i] for i in range(3))
+    squared = x * x + y * y + z * z  # (B, G)
+    qw, qx, qy, qz = (goal_poses[..., i] * hand_pose[:, None, i] for i in range(3, 7))
+    angle = 2.0 * torch.acos((qw + qx + qy + qz).abs().clamp_max(1.0))
+    cost = squared + angle * angle + torch.where(free, 0.0, 1e6)
     index = cost.argmin(dim=-1)
-    d = offset.gather(1, index[:, None]).squeeze(1)
+    d = squared.gather(1, index[:, None]).squeeze(1).sqrt()
     return index, torch.where(free.any(dim=-1), d, torch.inf)
 
 

@@ -1,7 +1,7 @@
 """Speed: simulated seconds per wall second of the whole environment, beside a peer in the same run.
 
 The peer is EnvPool's HandManipulateBlock-v1, a ShadowHand whose physics runs in C++ on a thread pool.
-Ours is stepped with observations, rewards and the paper's metrics, each hand driven to its nearest goal grasp so that
+Ours is stepped with observations, rewards and the paper's metrics while the recorded demonstrations are played, so that
 worlds go through approach, contact and reset; the released code's metrics are left to `dexh2r score`.
 """
 
@@ -20,8 +20,6 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode
 from tqdm import tqdm
-
-from dexh2r_gym.envs.observations import STATE_SHAPES
 
 PEER = "EnvPool HandManipulateBlock-v1"
 PEER_ENVS = 8
@@ -82,16 +80,26 @@ def bench(out: Path, *, seconds: float, num_envs: Sequence[int], replays: str = 
 
 
 def _measure_ours(env: Any, seconds: float) -> float:
-    """Steps a second of all worlds together."""
-    sizes = list(STATE_SHAPES)
-    start = sum(STATE_SHAPES[k] for k in sizes[: sizes.index("goal_state")])
-    goal = slice(start, start + STATE_SHAPES["goal_state"])
-    observation, _ = env.reset(seed=0)
+    """Steps a second of all worlds together, each playing the demonstration of its trial."""
+    replays = {i: env.task.store.replay(i) for i in env.replay_ids}
+    row = {i: n for n, i in enumerate(replays)}
+    length = max(r.num_frames for r in replays.values())
+    demos = np.stack([np.pad(r.demo, ((0, length - r.num_frames), (0, 0)), "edge") for r in replays.values()])
+    trial = np.zeros(env.num_envs, dtype=int)
+    frame = np.zeros(env.num_envs, dtype=int)
+
+    def begin(mask: np.ndarray, info: dict[str, Any]) -> None:
+        trial[mask] = [row[i] for i in info["replay"][mask]]
+        frame[mask] = 0
 
     def step() -> None:
-        nonlocal observation
-        observation, *_ = env.step(observation[:, goal])
+        np.minimum(frame + 1, length - 1, out=frame)
+        _, _, terminated, truncated, info = env.step(demos[trial, frame])
+        if (ended := terminated | truncated).any():
+            begin(ended, info)
 
+    _, info = env.reset(seed=0, options={"replay": list(np.resize(env.replay_ids, env.num_envs))})
+    begin(np.ones(env.num_envs, dtype=bool), info)
     return env.num_envs * _rate(step, seconds)
 
 

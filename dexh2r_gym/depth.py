@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,6 +15,8 @@ from dexh2r_gym.types import split_hand_state
 if TYPE_CHECKING:
     from dexh2r_gym.objects.model import ObjectBatch, ObjectModel
 
+HAND_CENTER = (0.0, 0.0, 0.06)  # m, palm frame
+HAND_REACH = 0.16  # m; no point of the hand is further from its centre, whatever the joints
 _CHUNK = 1 << 22  # point pairs compared at once by brute force: about 100 MB
 _BRUTE_FORCE_PAIRS = 1 << 14  # below this many pairs a search tree costs more than it saves
 
@@ -133,7 +134,8 @@ def hand_object_depth(
 ) -> Tensor:
     """Mesh-exact depth of the hand's surface points in the object: that of the deepest, 0 if none is inside.
 
-    Only links whose bounding sphere touches the object are looked at, so that hands on their way cost next to nothing.
+    Hands, then links, then points that are surely outside are left out step by step, so that hands on their way cost
+    next to nothing; what remains is measured exactly.
 
     Args:
         hand_state: (N, 28) world frame; read only if `link_poses` is not given.
@@ -144,23 +146,25 @@ def hand_object_depth(
     Returns:
         (N,) metres, the dtype of `object_pose`.
     """
-    if link_poses is None:
-        link_poses = forward_kinematics(*split_hand_state(hand_state))
-    center, radius = LINK_CENTER.to(link_poses), LINK_RADIUS.to(link_poses)
-    object_radius = _radii(objects)
     depth = object_pose.new_zeros(len(object_pose))
+    palm = split_hand_state(hand_state)[0] if link_poses is None else link_poses[:, 0]
+    palm_in_object = pose_multiply(pose_inverse(object_pose), palm)
+    middle = pose_apply(palm_in_object, palm.new_tensor(HAND_CENTER).expand(len(palm), 3))
+    clearance = objects.signed_distance_fast(object_index, middle) - objects.grid_error(object_index)
+    near = (clearance < HAND_REACH).nonzero().squeeze(1)  # (n,) hands that may touch
+    if len(near) == 0:
+        return depth
+    links = forward_kinematics(*split_hand_state(hand_state[near])) if link_poses is None else link_poses[near]
+    links = pose_multiply(pose_inverse(object_pose[near])[:, None], links)  # (n, 18, 7) object frame
 
-    reach = object_radius.to(link_poses)[object_index][:, None] + radius  # (N, 18)
-    offset = pose_apply(link_poses, center[None]) - object_pose[:, None, :3]
-    row, link = (offset.square().sum(-1) < reach.square()).nonzero(as_tuple=True)  # K pairs
+    center, radius = LINK_CENTER.to(links), LINK_RADIUS.to(links)
+    index = object_index[near, None].expand(links.shape[:2])
+    clearance = objects.signed_distance_fast(index.flatten(), pose_apply(links, center[None]).flatten(0, 1))
+    clearance = (clearance - objects.grid_error(index.flatten())).view(index.shape)
+    row, link = (clearance < radius).nonzero(as_tuple=True)  # K links that may touch
     if len(row) == 0:
         return depth
-    in_object = pose_multiply(pose_inverse(object_pose[row]), link_poses[row, link])  # (K, 7)
-    clearance = objects.signed_distance_fast(object_index[row], pose_apply(in_object, center[link]))
-    touching = clearance < radius[link] + objects.grid_error(object_index[row]).to(link_poses)
-    row, link, in_object = row[touching], link[touching], in_object[touching]
-    if len(row) == 0:
-        return depth
+    in_object, row = links[row, link], near[row]
     local = surface_points_local()[0].unflatten(0, (len(radius), -1))[link]  # (K, 128, 3) float32, as is what screens
     points = pose_apply(in_object.float()[:, None], local)
     group, point = objects.maybe_inside(object_index[row], points).nonzero(as_tuple=True)
@@ -173,9 +177,3 @@ def hand_object_depth(
     group, point = group[chosen], point[chosen]
     measured = objects.exact_depth(index[chosen], pose_apply(in_object[group], local[group, point].to(in_object)))
     return depth.scatter_reduce(0, row[chosen], measured.to(depth), "amax")
-
-
-@lru_cache(maxsize=16)
-def _radii(objects: ObjectBatch) -> Tensor:
-    """Radius of each object about its origin, (K,) metres."""
-    return torch.tensor([o.radius for o in objects.objects], dtype=torch.float64)

@@ -10,13 +10,12 @@ from dexh2r_gym.alignment import (
     SpeedLimits,
     advance,
     alignment_fraction,
-    goal_poses_world,
     nearest_goal,
     reachable_fraction,
 )
 from dexh2r_gym.envs.control import action_space, check_action, hand_target
 from dexh2r_gym.hand import JOINT_UPPER, OPEN_HAND
-from dexh2r_gym.rotations import quat_angle, quat_from_axis_angle
+from dexh2r_gym.rotations import pose_multiply, quat_angle, quat_from_axis_angle, quat_normalize
 from dexh2r_gym.types import join_hand_state, split_hand_state
 
 DT = 1 / 30
@@ -48,10 +47,19 @@ def test_no_free_goal_has_infinite_distance_and_names_the_least_bad():
     assert index.item() == 1 and math.isinf(d.item())
 
 
-def test_goals_are_carried_along_with_the_object():
-    turned = pose(1.0, turn=(0, 0, math.pi / 2))[None]
-    world = goal_poses_world(pose(0.1)[None, None], turned)
-    torch.testing.assert_close(world[0, 0, :3], torch.tensor([1.0, 0.1, 0.0], dtype=torch.float64))
+def test_nearest_goal_is_the_same_in_every_frame():
+    generator = torch.Generator().manual_seed(0)
+    draw = torch.randn(50, 9, 7, generator=generator, dtype=torch.float64)
+    draw = torch.cat((0.3 * draw[..., :3], quat_normalize(draw[..., 3:])), dim=-1)
+    hand, frame, goals = draw[:, 0], draw[:, 1], draw[:, 2:]
+    free = torch.rand(50, 7, generator=generator) < 0.7
+    index, d = nearest_goal(hand, goals, free)
+    moved, moved_d = nearest_goal(pose_multiply(frame, hand), pose_multiply(frame[:, None], goals), free)
+    assert torch.equal(index, moved)
+    torch.testing.assert_close(d, moved_d)
+    offset = (goals[..., :3] - hand[:, None, :3]).norm(dim=-1)
+    cost = (offset**2 + quat_angle(goals[..., 3:], hand[:, None, 3:]) ** 2).masked_fill(~free, torch.inf)
+    assert torch.equal(index[free.any(-1)], cost.argmin(-1)[free.any(-1)])
 
 
 def test_alignment_takes_n_frames_of_two_centimetres():

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dexh2r_gym.depth import nearest_brute_force, nearest_kd_tree
+from dexh2r_gym.depth import HAND_CENTER, HAND_REACH, nearest_brute_force, nearest_kd_tree
 from dexh2r_gym.hand import JOINT_LOWER, JOINT_UPPER, forward_kinematics, surface_points
 from dexh2r_gym.intervals import mean_interval, wilson_interval
 from dexh2r_gym.metrics import (
@@ -333,3 +333,12 @@ def test_mean_interval_against_student_table():
     low, high = mean_interval(np.array([1.0, 2.0, 3.0, 4.0]))  # mean 2.5, s 1.29099, t(3) 3.18245
     assert (low, high) == pytest.approx((2.5 - 3.18245 * 1.29099 / 2, 2.5 + 3.18245 * 1.29099 / 2), abs=1e-4)
     assert mean_interval(np.array([1.0])) == (-np.inf, np.inf)
+
+
+def test_no_point_of_the_hand_is_beyond_its_reach():
+    generator = torch.Generator().manual_seed(0)
+    part = torch.rand(2000, 22, generator=generator).double()
+    part[:1000] = part[:1000].round()  # half of them at the ends of the joints' ranges
+    joints = JOINT_LOWER + (JOINT_UPPER - JOINT_LOWER) * part
+    points, _ = surface_points(float64([0, 0, 0, 1, 0, 0, 0]).expand(2000, 7), joints)
+    assert (points - float64(HAND_CENTER)).norm(dim=-1).max() < HAND_REACH - 0.005

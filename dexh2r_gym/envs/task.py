@@ -15,7 +15,6 @@ from dexh2r_gym.alignment import (
     START_DISTANCE,
     advance,
     alignment_fraction,
-    goal_poses_world,
     nearest_goal,
 )
 from dexh2r_gym.envs import control, observations, rewards
@@ -26,7 +25,7 @@ from dexh2r_gym.metrics import approach_metrics, hand_object_depth, released_dep
 from dexh2r_gym.objects import ObjectBatch
 from dexh2r_gym.render import SceneRenderer
 from dexh2r_gym.replay import Replay, ReplayStore
-from dexh2r_gym.rotations import pose_multiply, quat_from_axis_angle, quat_multiply
+from dexh2r_gym.rotations import pose_inverse, pose_multiply, quat_from_axis_angle, quat_multiply
 from dexh2r_gym.sim import make_simulator
 from dexh2r_gym.types import EpisodeStatus, SceneState, join_hand_state, split_hand_state
 
@@ -52,7 +51,8 @@ class HandoverTask:
     Attributes:
         status: (B,) `EpisodeStatus`. aligning: (B,) bool, goal pose alignment is under way.
         d: (B,) metres to the nearest free goal, inf where none is. depth: (B,) metres, hand in object, mesh-exact.
-        time: (B,) frame of the recording. running_ids: (B,) the trial of each world. replay_ids: the trials of the split. fps: frames a second.
+        time: (B,) frame of the recording. running_ids: (B,) the trial of each world.
+        replay_ids: the trials of the split. fps: frames a second.
     """
 
     def __init__(self, num_worlds: int, options: HandoverOptions):
@@ -178,34 +178,28 @@ class HandoverTask:
 
     def _look(self, on: Tensor) -> None:
         """Goals, d, depth and status of the worlds that moved, and their frame of the trace."""
-        rec, scene, trial = self._recordings, self.scene, self._trial
-        row = rec.offset[trial] + self.time
-        goals = goal_poses_world(rec.goal_pose[trial], scene.object_pose)
-        goal, d = nearest_goal(scene.hand_pose, goals, rec.goal_free[row])
-        self._goal, self.d = torch.where(on, goal, self._goal), torch.where(on, d, self.d)
         w = on.nonzero().squeeze(1)
-        hand_state = join_hand_state(scene.hand_pose, scene.hand_joints)
-        depth = hand_object_depth(hand_state[w], scene.object_pose[w], rec.object_index[trial[w]], rec.objects)
-        self.depth = self.depth.index_put((w,), depth)
-        last = self.time >= rec.length[trial] - 1
-        reached = (self.d < REACHED_DISTANCE) & (self.aligning | (self.options.alignment == "none"))
-        timeout = torch.where(self.aligning, EpisodeStatus.TIMEOUT_ALIGNMENT, EpisodeStatus.TIMEOUT_APPROACH)
-        status = torch.where(last, timeout, EpisodeStatus.RUNNING)
+        rec, scene, trial, time, aligning = self._recordings, self.scene, self._trial[w], self.time[w], self.aligning[w]
+        hand_pose, object_pose = scene.hand_pose[w], scene.object_pose[w]
+        hand_in_object = pose_multiply(pose_inverse(object_pose), hand_pose)
+        goal, d = nearest_goal(hand_in_object, rec.goal_pose[trial], rec.goal_free[rec.offset[trial] + time])
+        hand_state = join_hand_state(hand_pose, scene.hand_joints[w])
+        depth = hand_object_depth(hand_state, object_pose, rec.object_index[trial], rec.objects)
+        reached = (d < REACHED_DISTANCE) & (aligning | (self.options.alignment == "none"))
+        timeout = torch.where(aligning, EpisodeStatus.TIMEOUT_ALIGNMENT, EpisodeStatus.TIMEOUT_APPROACH)
+        status = torch.where(time >= rec.length[trial] - 1, timeout, EpisodeStatus.RUNNING)
         status = torch.where(reached, EpisodeStatus.REACHED, status)
-        status = torch.where(scene.diverged, EpisodeStatus.DIVERGED, status)
-        self.status = torch.where(on, status, self.status)
-        self._trace.append(
-            on,
-            hand_state=hand_state,
-            object_pose=scene.object_pose,
-            d=self.d,
-            depth=self.depth,
-            giver_force=scene.giver_force,
-        )
+        status = torch.where(scene.diverged[w], EpisodeStatus.DIVERGED, status)
+        force = scene.giver_force[w]
+        self._trace.append(w, hand_state=hand_state, object_pose=object_pose, d=d, depth=depth, giver_force=force)
+        # a new tensor each: what was handed out before stays as it was
+        self._goal = self._goal.index_put((w,), goal)
+        self.d, self.depth = self.d.index_put((w,), d), self.depth.index_put((w,), depth)
+        self.status = self.status.index_put((w,), status)
         if self.options.alignment == "env":
-            begins = on & ~self.aligning & (self.d < START_DISTANCE[self.options.mode]) & (status == 0)
-            self.aligning |= begins
-            self._trace.alignment_begin = torch.where(begins, self.time + 1, self._trace.alignment_begin)
+            begins = w[~aligning & (d < START_DISTANCE[self.options.mode]) & (status == EpisodeStatus.RUNNING)]
+            self.aligning[begins] = True
+            self._trace.alignment_begin[begins] = self.time[begins] + 1
 
     # what goes out
 

@@ -19,7 +19,6 @@ class EpisodeTrace:
     SIZES = (("hand_state", (HAND_STATE_SIZE,)), ("object_pose", (7,)), ("d", ()), ("depth", ()), ("giver_force", ()))
 
     def __init__(self, num_worlds: int):
-        self._worlds = torch.arange(num_worlds)
         self.hand_state: Tensor
         self.object_pose: Tensor
         self.d: Tensor
@@ -40,10 +39,9 @@ class EpisodeTrace:
         self.length[worlds] = 0
         self.alignment_begin[worlds] = -1
 
-    def append(self, on: Tensor, **frame: Tensor) -> None:
-        """Write one frame, (B, ...) by name, of the worlds that are on, (B,) bool."""
-        worlds = self._worlds[on]
+    def append(self, worlds: Tensor, **frame: Tensor) -> None:
+        """Write one frame of worlds (n,), by name, (n, ...)."""
         at = self.length[worlds]
         for name, value in frame.items():
-            getattr(self, name)[worlds, at] = value[worlds].double()
+            getattr(self, name)[worlds, at] = value.double()
         self.length[worlds] += 1
