@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 from scipy.spatial.transform import Rotation
 from torch import Tensor
+from tqdm import tqdm
 
 from dexh2r_gym.giver import GiverHand, move_mano
 from dexh2r_gym.replay.replay import ReplayError, Trial
@@ -193,11 +194,10 @@ def import_khanna(
         seed: of the search for the giver's and for the goal grasps.
         wait: seconds added after the recording.
         make_goals: called as `make_goals(baton, seed=seed)`; None searches for `NUM_GOALS` by `grasps.make_pool`.
-        progress: show a bar while goals are searched.
+        progress: say what takes long.
         overwrite: replace a store at `out`.
     """
-    from dexh2r_gym.grasps.collision import free_of_giver
-    from dexh2r_gym.grasps.pool import make_pool
+    from dexh2r_gym.grasps import free_of_giver, make_pool
     from dexh2r_gym.hand import OPEN_HAND
     from dexh2r_gym.objects.build import build_object
 
@@ -212,7 +212,10 @@ def import_khanna(
 
     metadata = {"licence": "CC0-1.0", "source": "modelled after the baton of Handovers@RPL, not measured"}
     baton = build_object("baton", baton_parts(), mass=MASS, metadata=metadata, recentre=False)
-    pool = make_goals(baton, seed=seed) if make_goals else make_pool(baton, seed=seed, num=NUM_GOALS, progress=progress)
+    with tqdm(
+        desc="goal grasps of the baton, half a minute or more", disable=not progress, bar_format="{desc}: {elapsed}"
+    ):
+        pool = make_goals(baton, seed=seed) if make_goals else make_pool(baton, seed=seed, num=NUM_GOALS)
     side, wrist = mean_wrist(recording, span)
     giver = GiverHand(side)
     here = torch.tensor([[0.0, 0, 0, 1, 0, 0, 0]], dtype=torch.float64)
