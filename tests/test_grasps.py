@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from dexh2r_gym.giver import GiverHand
 from dexh2r_gym.grasps import GraspPool, free_of_giver, load_pool, make_pools, read_pool
 from dexh2r_gym.grasps.collision import segment_distance
-from dexh2r_gym.grasps.pool import FOLDER, MAX_DEPTH, diverse_order, grasp_depth
+from dexh2r_gym.grasps.pool import FOLDER, MAX_APPROACH_DEPTH, MAX_DEPTH, approach_depth, diverse_order, grasp_depth
 from dexh2r_gym.grasps.search import SearchOptions, sample_approaches, search_grasps
 from dexh2r_gym.grasps.stability import GRAVITY, RELEASED, displacements, is_stable, tighten
 from dexh2r_gym.hand import JOINT_LOWER, JOINT_NAMES, JOINT_UPPER, OPEN_HAND, forward_kinematics, hand_capsules
 from dexh2r_gym.objects import ObjectModel, load_object, object_names
-from dexh2r_gym.rotations import pose_apply, pose_inverse, pose_multiply, quat_from_axis_angle
+from dexh2r_gym.rotations import pose_apply, pose_inverse, pose_multiply, quat_from_axis_angle, quat_rotate
 
 IDENTITY = torch.tensor([0.0, 0, 0, 1, 0, 0, 0], dtype=torch.float64)
 FLAT_HAND = torch.zeros(22, dtype=torch.float64)
@@ -81,6 +81,15 @@ def test_tightening_closes_the_fingers_that_are_near_and_no_others(cylinder: Obj
     far = palm.clone()
     far[:, :3] += 1.0
     assert torch.equal(tighten(cylinder, far, closed), closed)
+
+
+def test_approach_depth_of_a_free_and_of_a_blocked_way(cylinder: ObjectModel) -> None:
+    palm, closed = cage()
+    assert float(approach_depth(cylinder, palm, closed)) < 0.01
+    behind = palm.clone()  # the can is behind the hand's back, where the hand comes from
+    behind[:, :3] += quat_rotate(palm[:, 3:], torch.tensor([[0.0, -0.1, 0.0]], dtype=torch.float64))
+    assert float(grasp_depth(cylinder, behind, FLAT_HAND[None])) == 0.0
+    assert float(approach_depth(cylinder, behind, FLAT_HAND[None])) > 0.005
 
 
 def brute_force(p0: np.ndarray, p1: np.ndarray, q0: np.ndarray, q1: np.ndarray, count: int = 161) -> float:
@@ -193,6 +202,7 @@ def test_diverse_order_takes_those_that_hold_first_and_spreads_them() -> None:
 
 def small_pool() -> GraspPool:
     arrays = {"palm_pose": IDENTITY.repeat(2, 1), "joints": OPEN_HAND.repeat(2, 1), "depth": torch.zeros(2)}
+    arrays["approach"] = torch.zeros(2)
     moves = {"released": torch.zeros(2, 6), "gravity": torch.tensor([[0.0] * 6, [0.0] * 5 + [0.5]])}
     return GraspPool(**{name: x.float() for name, x in (arrays | moves).items()}, metadata={"object": "rod"})
 
@@ -244,7 +254,7 @@ def test_shipped_pools(name: str) -> None:
     assert 16 <= len(pool) <= 64
     assert pool.metadata["volume"] == pytest.approx(obj.volume, rel=1e-6), "made for another shape: make it anew"
     assert is_stable(pool.released).all()
-    assert pool.depth.max() < MAX_DEPTH
+    assert pool.depth.max() < MAX_DEPTH and pool.approach.max() < MAX_APPROACH_DEPTH
     few = torch.arange(0, len(pool), len(pool) // 3)
     depth = grasp_depth(obj, pool.palm_pose[few], pool.joints[few])
     assert torch.allclose(depth, pool.depth[few], atol=1e-5)

@@ -1,7 +1,7 @@
 """Pools of goal grasps: search, physical test, depth filter and a diverse choice, kept in one small file an object.
 
-File: npz without pickle. `palm_pose` (G, 7) float32, in the object's frame; `joints` (G, 22) float32; `depth` (G,)
-float32, metres; `released` and `gravity` (G, 6) float32, metres the object moved under each push
+File: npz without pickle. `palm_pose` (G, 7) float32, in the object's frame; `joints` (G, 22) float32; `depth` and
+`approach` (G,) float32, metres; `released` and `gravity` (G, 6) float32, metres the object moved under each push
 (`stability.DIRECTIONS`); `metadata`, JSON text with the object's name, volume, seed and format.
 """
 
@@ -26,12 +26,15 @@ from tqdm import tqdm
 
 from dexh2r_gym.grasps.search import search_grasps
 from dexh2r_gym.grasps.stability import GRAVITY, RELEASED, displacements, is_stable
-from dexh2r_gym.hand import JOINT_LOWER, JOINT_UPPER, surface_points
+from dexh2r_gym.hand import JOINT_LOWER, JOINT_UPPER, OPEN_HAND, surface_points
 from dexh2r_gym.objects import ObjectModel, load_object, object_names
-from dexh2r_gym.rotations import quat_angle
+from dexh2r_gym.rotations import quat_angle, quat_rotate
 
 FOLDER = Path(__file__).parent.parent / "assets" / "grasps"
 MAX_DEPTH = 0.005  # m
+MAX_APPROACH_DEPTH = 0.006  # m
+RETREAT = (0.0, 0.035, -0.035)  # m, palm frame: from where a hand best moves in to a grasp
+_WAY_POINTS = (0.1, 0.25, 0.5, 0.75, 1.0)  # parts of that way
 MAX_GRASPS = 64
 _FORMAT = 1
 _ROUND = 112  # grasps searched together
@@ -46,6 +49,7 @@ class GraspPool:
     palm_pose: Tensor  # (G, 7) float32
     joints: Tensor  # (G, 22) float32, rad
     depth: Tensor  # (G,) float32, m, deepest hand surface point inside of the object
+    approach: Tensor  # (G,) float32, m, the same on the way in (`approach_depth`)
     released: Tensor  # (G, 6) float32, m the object moved in the released stability test
     gravity: Tensor  # (G, 6) float32, m the object moved under its own weight
     metadata: dict[str, Any] = field(default_factory=dict)  # object, volume, seed
@@ -62,16 +66,26 @@ class GraspPool:
         """Write to an .npz file."""
         arrays = {name: getattr(self, name).numpy() for name in _ARRAYS}
         text = json.dumps(self.metadata | {"format": _FORMAT}, sort_keys=True)
-        np.savez_compressed(path, **arrays, metadata=np.array(text))
+        path = Path(path)
+        partial = path.with_suffix(".partial.npz")  # a reader never meets half a file
+        np.savez_compressed(partial, **arrays, metadata=np.array(text))
+        partial.replace(path)
 
 
-_ARRAYS = {"palm_pose": 7, "joints": 22, "depth": None, "released": 6, "gravity": 6}  # name -> length of the last axis
+_ARRAYS = {
+    "palm_pose": 7,
+    "joints": 22,
+    "depth": None,
+    "approach": None,
+    "released": 6,
+    "gravity": 6,
+}  # name -> length of the last axis
 
 
 def make_pool(
     obj: ObjectModel, *, seed: int = 0, num: int = 40, max_rounds: int = 5, num_threads: int = 0
 ) -> GraspPool:
-    """At most `num` different grasps, each stable in the released test and less than 5 mm deep.
+    """At most `num` different grasps, each stable in the released test, less than 5 mm deep and free to move in to.
 
     Rounds of search go on until enough were found that hold the object's weight in every direction. Those are taken
     first, the farthest from one another first; the others only fill up. Raises ValueError if none is found at all.
@@ -85,28 +99,41 @@ def make_pool(
     while held < wanted and len(found) < max_rounds:
         palm_pose, joints = search_grasps(obj, _ROUND, generator)
         depth = grasp_depth(obj, palm_pose, joints)
-        shallow = depth < MAX_DEPTH
-        palm_pose, joints, depth = palm_pose[shallow], joints[shallow], depth[shallow]
+        approach = approach_depth(obj, palm_pose, joints)
+        clear = (depth < MAX_DEPTH) & (approach < MAX_APPROACH_DEPTH)
+        palm_pose, joints, depth, approach = palm_pose[clear], joints[clear], depth[clear], approach[clear]
         gravity = displacements(obj, palm_pose, joints, GRAVITY, num_threads)
-        found.append((palm_pose, joints, depth, gravity))
+        found.append((palm_pose, joints, depth, approach, gravity))
         held += int(is_stable(gravity).sum())
-    palm_pose, joints, depth, gravity = (torch.cat(x) for x in zip(*found, strict=True))
+    palm_pose, joints, depth, approach, gravity = (torch.cat(x) for x in zip(*found, strict=True))
     order = diverse_order(palm_pose, first=is_stable(gravity))[:wanted]
-    palm_pose, joints, depth, gravity = palm_pose[order], joints[order], depth[order], gravity[order]
+    palm_pose, joints, depth, approach, gravity = (x[order] for x in (palm_pose, joints, depth, approach, gravity))
     released = displacements(obj, palm_pose, joints, RELEASED, num_threads)
     stable = is_stable(released).nonzero()[:num, 0]
     if len(stable) == 0:
         raise ValueError(f"no stable grasp of {obj.name} found in {len(found) * _ROUND} tries: too large or too thin?")
-    palm_pose, joints, depth, released, gravity = (
-        x[stable].float() for x in (palm_pose, joints, depth, released, gravity)
-    )
+    arrays = (x[stable].float() for x in (palm_pose, joints, depth, approach, released, gravity))
     metadata = {"object": obj.name, "volume": obj.volume, "seed": seed}
-    return GraspPool(palm_pose, joints, depth, released, gravity, metadata)
+    return GraspPool(**dict(zip(_ARRAYS, arrays, strict=True)), metadata=metadata)
 
 
 def grasp_depth(obj: ObjectModel, palm_pose: Tensor, joints: Tensor) -> Tensor:
     """Exact depth of the hand's deepest surface point in the object, 0 if none: (G, 7), (G, 22) -> (G,) metres."""
     return obj.penetration(surface_points(palm_pose, joints)[0]).amax(-1)
+
+
+def approach_depth(obj: ObjectModel, palm_pose: Tensor, joints: Tensor) -> Tensor:
+    """Deepest point as in `grasp_depth` along the last 5 cm of a straight way in: (G, 7), (G, 22) -> (G,) metres.
+
+    The hand comes from `RETREAT` with open fingers, which close as evenly as the palm moves. Palm and fingertips lead
+    alike: palm first, the fingertips would have to pass through what they are to wrap.
+    """
+    away = quat_rotate(palm_pose[:, 3:], torch.tensor(RETREAT).to(palm_pose))
+    depths = []
+    for part in _WAY_POINTS:
+        pose = torch.cat((palm_pose[:, :3] + part * away, palm_pose[:, 3:]), dim=-1)
+        depths.append(grasp_depth(obj, pose, joints + part * (OPEN_HAND.to(joints) - joints)))
+    return torch.stack(depths).amax(0)
 
 
 def diverse_order(palm_pose: Tensor, first: Tensor) -> Tensor:
@@ -160,7 +187,7 @@ def read_pool(path: str | Path) -> GraspPool:
         shape = (count,) if last is None else (count, last)
         if data[key].shape != shape:
             raise ValueError(f"{path}: {key} has shape {data[key].shape}, expected {shape}")
-        if not np.isfinite(data[key]).all() and key in ("palm_pose", "joints", "depth"):
+        if not np.isfinite(data[key]).all() and key in ("palm_pose", "joints", "depth", "approach"):
             raise ValueError(f"{path}: {key} of grasp {int((~np.isfinite(data[key])).nonzero()[0][0])} is not finite")
     arrays = {key: torch.from_numpy(data[key].astype(np.float32)) for key in _ARRAYS}
     pool = GraspPool(**arrays, metadata=metadata)
