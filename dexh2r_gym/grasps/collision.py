@@ -42,11 +42,11 @@ def free_of_giver(
     """
     link, p0, p1, hand_radius = hand_capsules()
     links = forward_kinematics(palm_pose, joints)[:, link]  # (G, K, 7)
-    a0, a1 = (pose_apply(links, p[None].to(links)).float() for p in (p0, p1))  # (G, K, 3), object frame
+    a0, a1 = (pose_apply(links, p.to(links)).float() for p in (p0, p1))  # (G, K, 3), object frame
 
     bone, q0, q1, giver_radius = giver.capsules()
     bones = pose_multiply(pose_inverse(object_pose)[:, None], giver.bone_poses(mano.to(object_pose)))[:, bone]
-    ends = torch.stack([pose_apply(bones, q[None].to(bones)) for q in (q0, q1)], dim=1)  # (T, 2, C, 3), object frame
+    ends = torch.stack([pose_apply(bones, q.to(bones)) for q in (q0, q1)], dim=1)  # (T, 2, C, 3), object frame
     # A giver who holds the object firmly does not move in its frame: look at each different frame once.
     ends, frame = (ends / _RESOLUTION).round().unique(dim=0, return_inverse=True)
     ends = (ends * _RESOLUTION).float()

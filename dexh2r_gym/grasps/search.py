@@ -54,12 +54,14 @@ class SearchOptions:
     """How hard to search, and what counts in the energy."""
 
     steps: int = 120
-    learning_rate: float = 0.01
-    distance: float = 3.0
-    closure: float = 2.0
-    penetration: float = 1000.0
-    self_penetration: float = 200.0
-    limits: float = 5.0
+    learning_rate: float = (
+        0.01  # of Adam: rad of the palm's turn; a quarter of it in m of its shift, three times in joints
+    )
+    distance: float = 3.0  # per pad that is far from the surface
+    closure: float = 2.0  # of the square of the force and torque left over, when the forces sum to one
+    penetration: float = 1000.0  # per metre of the deepest point, and of the mean depth
+    self_penetration: float = 200.0  # per metre of overlap
+    limits: float = 5.0  # per radian
 
 
 def search_grasps(
@@ -110,11 +112,11 @@ def sample_approaches(obj: ObjectModel, num: int, generator: torch.Generator) ->
     joints = joints + 0.1 * torch.randn(num, 22, generator=generator)
     joints = torch.maximum(torch.minimum(joints, JOINT_UPPER.float()), JOINT_LOWER.float())
     pose = torch.cat((obj.points[at] + 0.01 * facing, rotation), dim=-1)
-    pose[:, :3] = pose_apply(pose, -torch.tensor(PALM_CENTER).expand(num, 3))
+    pose[:, :3] = pose_apply(pose, -torch.tensor(PALM_CENTER))
     # Back off until nothing is inside the object.
     local = surface_points_local()[0][::8]
     for _ in range(4):
-        points = pose_apply(forward_kinematics(pose, joints)[:, SURFACE_LINK[::8]], local[None])
+        points = pose_apply(forward_kinematics(pose, joints)[:, SURFACE_LINK[::8]], local)
         deep = (-obj.signed_distance_fast(points)).amax(-1, keepdim=True).clamp_min(0.0)
         pose[:, :3] += (deep + 0.002 * (deep > 0)) * facing
     return pose, joints
@@ -123,7 +125,7 @@ def sample_approaches(obj: ObjectModel, num: int, generator: torch.Generator) ->
 def _moved(pose: Tensor, shift: Tensor, turn: Tensor) -> Tensor:
     """Pose (N, 7) shifted by (N, 3) metres and turned by axis-angle (N, 3) about the palm's centre."""
     rotation = quat_normalize(quat_multiply(quat_from_axis_angle(turn), pose[:, 3:]))
-    center = torch.tensor(PALM_CENTER).expand(len(pose), 3)
+    center = torch.tensor(PALM_CENTER)
     position = pose_apply(pose, center) + shift
     turned = torch.cat((torch.zeros_like(position), rotation), dim=-1)
     return torch.cat((position - pose_apply(turned, center), rotation), dim=-1)
@@ -144,8 +146,8 @@ class _Energy:
         """palm (N, 7) in the object's frame, joints (N, 22) -> (N,)"""
         o, hand = self._options, _hand_points()
         links = forward_kinematics(pose, joints)
-        body = self._distance(pose_apply(links[:, hand.body_link], hand.body[None]))  # (N, P)
-        pads = pose_apply(links[:, hand.pad_link], hand.pads[None]).unflatten(1, (len(_PADS), _PAD_POINTS))
+        body = self._distance(pose_apply(links[:, hand.body_link], hand.body))  # (N, P)
+        pads = pose_apply(links[:, hand.pad_link], hand.pads).unflatten(1, (len(_PADS), _PAD_POINTS))
         nearest = self._distance(pads).min(dim=-1)
         gap = nearest.values.clamp_min(0.0)  # (N, pads)
         contact = pads.gather(2, nearest.indices[..., None, None].expand(-1, -1, 1, 3)).squeeze(2)

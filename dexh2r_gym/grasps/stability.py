@@ -19,6 +19,7 @@ import mujoco.batch
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from dexh2r_gym.hand import (
     JOINT_LOWER,
@@ -36,6 +37,7 @@ STABLE_DISTANCE = 0.02  # m
 DIRECTIONS = np.array([[1, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0], [0, 0, 1], [0, 0, -1]], dtype=np.float64)
 TIGHTEN_RANGE = 0.005  # m, surface points this near to the object press on it
 TIGHTEN_STEP = 0.08  # rad, how far the joint that helps a finger most moves its target
+_FINGERS = ("FF", "MF", "RF", "LF", "TH")
 _CLOSING_STEPS = 20  # of 1/60 s, in which the fingers close from a little open to their targets
 _GRAVITY = 9.81  # m/s^2
 _WORLDS = 64  # grasps simulated side by side
@@ -63,7 +65,6 @@ def tighten(obj: ObjectModel, palm_pose: Tensor, joints: Tensor, step: float = T
     """Joint targets (..., 22) that press the fingers of a grasp, palm (..., 7) and joints (..., 22), on the object.
 
     One step of the joints along the gradient that moves surface points within 5 mm of the object against its normals.
-
     Each finger's step is scaled so that its most useful joint moves by `step` radians.
     """
     with torch.enable_grad():
@@ -71,25 +72,14 @@ def tighten(obj: ObjectModel, palm_pose: Tensor, joints: Tensor, step: float = T
         points, normals = surface_points(palm_pose.detach().float(), moving)
         fingers = ~torch.tensor([name in ("rh_palm", "rh_wrist") for name in LINK_NAMES])[SURFACE_LINK]
         near = (obj.signed_distance_fast(points.detach()).abs() < TIGHTEN_RANGE) & fingers
-        inward = outward_normal(obj, points.detach())
-        facing = (normals.detach() * inward).sum(-1) < 0  # the back of a finger pulls nothing
-        push = torch.where(near & facing, -(points * inward).sum(-1), 0.0).sum()
+        outward = _outward(obj, points.detach())
+        facing = (normals.detach() * outward).sum(-1) < 0  # the back of a finger pulls nothing
+        push = torch.where(near & facing, -(points * outward).sum(-1), 0.0).sum()
         (slope,) = torch.autograd.grad(push, moving)
-    finger = torch.tensor([("FF", "MF", "RF", "LF", "TH").index(name[:2]) for name in JOINT_NAMES])
-    largest = slope.new_zeros(*slope.shape[:-1], 5).scatter_reduce(
-        -1, finger.expand(slope.shape), slope.abs(), "amax", include_self=True
-    )
-    target = joints + step * (slope / largest.gather(-1, finger.expand(slope.shape)).clamp_min(1e-6)).to(joints)
+    finger = torch.tensor([_FINGERS.index(name[:2]) for name in JOINT_NAMES]).expand(slope.shape)
+    largest = slope.new_zeros(*slope.shape[:-1], len(_FINGERS)).scatter_reduce(-1, finger, slope.abs(), "amax")
+    target = joints + step * (slope / largest.gather(-1, finger).clamp_min(1e-6)).to(joints)
     return torch.maximum(torch.minimum(target, JOINT_UPPER.to(target)), JOINT_LOWER.to(target))
-
-
-def outward_normal(obj: ObjectModel, points: Tensor, h: float = 0.003) -> Tensor:
-    """Unit gradient of the distance field at points (..., 3)."""
-    offsets = h * torch.eye(3).to(points)
-    p = points[..., None, :]
-    return torch.nn.functional.normalize(
-        obj.signed_distance_fast(p + offsets) - obj.signed_distance_fast(p - offsets), dim=-1
-    )
 
 
 def displacements(
@@ -111,6 +101,13 @@ def displacements(
 def is_stable(displacement: Tensor) -> Tensor:
     """Stable under all six pushes (succ6). (..., 6) -> (...) bool"""
     return (displacement < STABLE_DISTANCE).all(-1)
+
+
+def _outward(obj: ObjectModel, points: Tensor, h: float = 0.003) -> Tensor:
+    """Unit gradient of the distance field at points (..., 3), by differences over h metres."""
+    offsets = h * torch.eye(3).to(points)
+    p = points[..., None, :]
+    return normalize(obj.signed_distance_fast(p + offsets) - obj.signed_distance_fast(p - offsets), dim=-1)
 
 
 def _model(obj: ObjectModel, protocol: Protocol) -> mujoco.MjModel:
@@ -155,10 +152,9 @@ def _run(
     body = model.body("object").id
 
     object_pose = pose_inverse(torch.from_numpy(palm_pose))  # the hand stays at the origin
-    start = object_pose.numpy()
     center = torch.from_numpy(obj.center_of_mass)
-    planned = pose_apply(object_pose, center.expand(count, 3))
-    qpos[:, at : at + 7] = start
+    planned = pose_apply(object_pose, center)
+    qpos[:, at : at + 7] = object_pose.numpy()
     lower, upper = JOINT_LOWER.numpy(), JOINT_UPPER.numpy()
     opened = np.clip(joints - (targets - joints), lower, upper)  # clear of the object, so that nothing is thrown out
     qpos[:, joint_q] = opened
@@ -177,9 +173,8 @@ def _run(
         push = quat_rotate(object_pose[:, 3:], torch.from_numpy(force * direction).expand(count, 3))
         wrench[:, body, :3] = push.numpy()
         survived = _advance(batch, protocol.push_steps * protocol.substeps, alive)
-        moved = (
-            (pose_apply(torch.from_numpy(qpos[:, at : at + 7]), center.expand(count, 3)) - planned).norm(dim=-1).numpy()
-        )
+        now = pose_apply(torch.from_numpy(qpos[:, at : at + 7]), center)
+        moved = (now - planned).norm(dim=-1).numpy()
         distance[:, k] = np.where(survived & np.isfinite(moved), moved, np.inf)
     return distance
 
