@@ -49,7 +49,7 @@ NUM_GOALS = 32
 MIN_GOALS = 5  # of them must be clear of the giver's hand
 HAND_START = (-0.5, 0.0, 1.0)  # m, where the robot waits; the handover is at x = y = 0
 SETTLE = 0.1  # s, time constant with which the giver comes to rest
-LICENCE = "MIT, (c) the authors of Handovers@RPL; fingers, baton shape and goal grasps added by dexh2r-gym"
+LICENCE = "MIT, Copyright (c) 2022 Parag Khanna; fingers, baton shape and goal grasps added by dexh2r-gym"
 
 _POSE = ("x", "y", "z", "q0", "q1", "q2", "q3")
 _WRENCH = ("Fx", "Fy", "Fz", "Tx", "Ty", "Tz")
