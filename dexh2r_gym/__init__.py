@@ -11,7 +11,9 @@ from gymnasium.envs.registration import register
 __version__ = "0.1.0"
 
 if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-    os.environ.setdefault("MUJOCO_GL", "egl")  # MuJoCo reads it when it is imported: without a screen, render through EGL
+    os.environ.setdefault(
+        "MUJOCO_GL", "egl"
+    )  # MuJoCo reads it when it is imported: without a screen, render through EGL
 
 register(
     id="DexH2R-Handover-v0",

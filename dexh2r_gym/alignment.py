@@ -7,10 +7,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dexh2r_gym.rotations import quat_angle, quat_slerp
+from dexh2r_gym.hand import OPEN_HAND
+from dexh2r_gym.rotations import quat_angle, quat_rotate, quat_slerp
 
 ALIGNMENT_SPEED = 0.02  # v, metres a frame
 REACHED_DISTANCE = 0.01  # metres
+CLOSED_ANGLE = 0.2  # rad; joints closer than this to the goal's count as there
+RETREAT = (
+    0.0,
+    0.035,
+    -0.035,
+)  # metres, palm frame: from a goal to the point behind it, from where a hand moves in best
 START_DISTANCE = {"easy": 0.10, "hard": 0.05}  # U, metres
 
 
@@ -92,3 +99,37 @@ def alignment_fraction(
     fraction = (ALIGNMENT_SPEED / d.clamp_min(1e-9)).clamp_max(1.0)
     reachable = reachable_fraction(hand_pose, joints, goal_pose, goal_joints, limits, dt)
     return torch.minimum(fraction, reachable.amin(dim=-1, keepdim=True))
+
+
+def alignment_candidates(
+    hand_pose: Tensor, joints: Tensor, goal_pose: Tensor, goal_joints: Tensor, limits: SpeedLimits | None, dt: float
+) -> list[tuple[Tensor, Tensor]]:
+    """Next steps of the alignment, the best first; the paper's collision check takes the first that is clear.
+
+    1. Towards the goal, as the paper interpolates. 2. Towards the goal with the fingers as they are, where closing them
+    too early would run them into the object. 3. Back to the point behind the goal while the hand opens.
+
+    Returns:
+        three pairs of palm pose (B, 7) and joints (B, 22).
+    """
+    behind, opened = behind_goal(goal_pose), OPEN_HAND.to(joints).expand_as(joints)
+    return [
+        advance(a, b, c, e, alignment_fraction(a, b, c, e, limits, dt))
+        for a, b, c, e in (
+            (hand_pose, joints, goal_pose, goal_joints),
+            (hand_pose, joints, goal_pose, joints),
+            (hand_pose, joints, behind, opened),
+        )
+    ]
+
+
+def behind_goal(goal_pose: Tensor, times: float = 1.0) -> Tensor:
+    """The pose (..., 7) a number of `RETREAT`s behind a goal (..., 7)."""
+    shift = goal_pose.new_tensor([times * x for x in RETREAT])
+    return torch.cat((goal_pose[..., :3] + quat_rotate(goal_pose[..., 3:], shift), goal_pose[..., 3:]), dim=-1)
+
+
+def arrived(hand_pose: Tensor, joints: Tensor, goal_pose: Tensor, goal_joints: Tensor) -> Tensor:
+    """Whether the palm is within 1 cm and every joint within 0.2 rad of a goal, (B,) bool."""
+    near = (goal_pose[:, :3] - hand_pose[:, :3]).norm(dim=-1) < REACHED_DISTANCE
+    return near & ((goal_joints - joints).abs().amax(dim=-1) < CLOSED_ANGLE)

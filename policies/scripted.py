@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dexh2r_gym.alignment import behind_goal
 from dexh2r_gym.envs import HandoverVectorEnv
-from dexh2r_gym.hand import OPEN_HAND
+from dexh2r_gym.hand import OPEN_HAND, forward_kinematics
 from dexh2r_gym.rotations import (
     pose_apply,
     pose_inverse,
@@ -29,12 +30,12 @@ from dexh2r_gym.rotations import (
 from dexh2r_gym.types import join_hand_state
 from policies.agent import fresh_worlds
 
-RETREAT = (0.0, 0.11, -0.02)  # m, palm frame: where the hand waits before it moves in
-OPENING = 0.75  # how far the fingers are opened from the goal's joints towards the open hand on the way in
+WAIT = 2.0  # retreats behind the goal: where the hand goes first, before it moves in
 REACH_SPEED = 0.40  # m/s, mean over the reach; its peak is 1.875 times that
 TURN_SPEED = 1.3  # rad/s, mean over the reach
 APPROACH_FRAMES = 16  # from behind the goal to the goal
 GIVER_CLEARANCE = 0.13  # m, palm to the giver's joints
+LINK_CLEARANCE = 0.06  # m, origins of the hand's links to the giver's joints, on the way in and at the goal
 OBJECT_CLEARANCE = 0.10  # m, palm to the object's surface on the way
 _PATH = torch.linspace(0.1, 1.0, 10, dtype=torch.float64)
 
@@ -78,14 +79,14 @@ class ScriptedExpert:
         turn = quat_multiply(quat_from_axis_angle(velocity[:, 3:]), scene.object_pose[:, 3:])
         object_next = torch.cat((scene.object_pose[:, :3] + velocity[:, :3], turn), dim=-1)
         goal = pose_multiply(object_next, plan.goal)
-        wait = pose_multiply(goal, _retreat(goal))
+        wait = behind_goal(goal, WAIT)
         elapsed = (task.time - plan.begin + 1).double()
         reach = minimum_jerk(elapsed / plan.frames)[:, None]
         close_in = minimum_jerk((elapsed - plan.frames) / APPROACH_FRAMES)[:, None]
         target = _between(_between(plan.start, wait, reach), goal, close_in)
-        opened = plan.goal_joints + OPENING * (OPEN_HAND.to(target) - plan.goal_joints)
-        joints = plan.start_joints + reach * (opened - plan.start_joints)
-        joints = joints + close_in * (plan.goal_joints - joints)
+        joints = plan.start_joints + reach * (OPEN_HAND.to(target) - plan.start_joints)
+        closing = (2.0 * close_in - 1.0).clamp_min(0.0)  # over the last retreat
+        joints = joints + closing * (plan.goal_joints - joints)
         return join_hand_state(target, joints).float().numpy(), plan
 
     def _plan(self, fresh: Tensor, old: Plan | None) -> Plan:
@@ -94,7 +95,7 @@ class ScriptedExpert:
             return old
         scene, task = self._task.scene, self._task
         goal, joints = self._choose_goal()
-        wait = pose_multiply(pose_multiply(scene.object_pose, goal), _retreat(goal))
+        wait = behind_goal(pose_multiply(scene.object_pose, goal), WAIT)
         seconds = torch.maximum(
             (wait[:, :3] - scene.hand_pose[:, :3]).norm(dim=-1) / REACH_SPEED,
             quat_angle(wait[:, 3:], scene.hand_pose[:, 3:]) / TURN_SPEED,
@@ -118,19 +119,28 @@ class ScriptedExpert:
         task, scene = self._task, self._task.scene
         goals = task.goals_now()
         world = pose_multiply(scene.object_pose[:, None], goals.pose)  # (B, G, 7)
-        wait = pose_multiply(world, _retreat(world))
+        wait = behind_goal(world, WAIT)
         offset = (wait[..., :3] - scene.hand_pose[:, None, :3]).norm(dim=-1)
         angle = quat_angle(wait[..., 3:], scene.hand_pose[:, None, 3:])
         path = scene.hand_pose[:, None, None, :3] + _PATH[:, None] * (
             wait[..., None, :3] - scene.hand_pose[:, None, None, :3]
         )
-        to_giver = (path[..., None, :] - goals.giver_joints[:, None, None]).norm(dim=-1).amin(dim=(-1, -2))  # (B, G)
+        to_giver = _least_distance(path, goals.giver_joints)  # (B, G)
         local = pose_apply(pose_inverse(scene.object_pose)[:, None, None], path)
         index = goals.object_index[:, None, None].expand(local.shape[:3])
         distance = goals.objects.signed_distance_fast(index.flatten(), local.flatten(0, 2)).view(local.shape[:3])
         to_object = distance.amin(dim=-1)
+        links = torch.cat(
+            (
+                forward_kinematics(world, goals.joints),
+                forward_kinematics(behind_goal(world), OPEN_HAND.to(world)),
+                forward_kinematics(wait, OPEN_HAND.to(world)),
+            ),
+            dim=-2,
+        )[..., :3]
+        crowding = (LINK_CLEARANCE - _least_distance(links, goals.giver_joints)).clamp_min(0)
         inward = -quat_rotate(world[..., 3:], world.new_tensor([0.0, 1.0, 0.0]))  # palm's inner side, world
-        cost = offset + 0.3 * angle - 0.3 * inward[..., 0]
+        cost = offset + 0.3 * angle - 0.3 * inward[..., 0] + 20.0 * crowding
         cost = (
             cost + 10.0 * (GIVER_CLEARANCE - to_giver).clamp_min(0) + 10.0 * (OBJECT_CLEARANCE - to_object).clamp_min(0)
         )
@@ -151,6 +161,6 @@ def _between(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
     return torch.cat((a[:, :3] + t * (b[:, :3] - a[:, :3]), quat_slerp(a[:, 3:], b[:, 3:], t)), dim=-1)
 
 
-def _retreat(like: Tensor) -> Tensor:
-    """From the goal's palm frame to the waiting point's, (7,)."""
-    return like.new_tensor([*RETREAT, 1.0, 0.0, 0.0, 0.0])
+def _least_distance(points: Tensor, joints: Tensor) -> Tensor:
+    """Least distance of points (B, G, P, 3) from joints (B, J, 3), (B, G) metres."""
+    return (points[..., None, :] - joints[:, None, None]).norm(dim=-1).amin(dim=(-1, -2))

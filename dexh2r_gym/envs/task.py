@@ -11,25 +11,30 @@ import torch
 from torch import Tensor
 
 from dexh2r_gym.alignment import (
+    CLOSED_ANGLE,
     REACHED_DISTANCE,
     START_DISTANCE,
-    advance,
-    alignment_fraction,
+    alignment_candidates,
+    arrived,
+    behind_goal,
     nearest_goal,
 )
 from dexh2r_gym.envs import control, observations, rewards
 from dexh2r_gym.envs.options import HandoverOptions
 from dexh2r_gym.envs.recordings import Recordings
 from dexh2r_gym.envs.trace import EpisodeTrace
+from dexh2r_gym.hand import OPEN_HAND
 from dexh2r_gym.metrics import approach_metrics, hand_object_depth, released_depth
 from dexh2r_gym.objects import ObjectBatch
 from dexh2r_gym.render import SceneRenderer
 from dexh2r_gym.replay import Replay, ReplayStore
+from dexh2r_gym.replay.validate import MAX_GOALS
 from dexh2r_gym.rotations import pose_inverse, pose_multiply, quat_from_axis_angle, quat_multiply
 from dexh2r_gym.sim import make_simulator
 from dexh2r_gym.types import EpisodeStatus, SceneState, join_hand_state, split_hand_state
 
-ALIGNMENT_DEPTH = 0.005  # m; a step of the alignment may not push the hand deeper into the object than this
+STALL_FRAMES = 8  # frames that the hand may stand at a goal without reaching it
+ALIGNMENT_DEPTH = 0.0065  # m; a step of the alignment may not push the hand deeper into the object than this
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,9 @@ class HandoverTask:
         self._command_joints = torch.zeros(num_worlds, 22, dtype=torch.float64)
         self.time = torch.zeros(num_worlds, dtype=torch.long)
         self.aligning = torch.zeros(num_worlds, dtype=torch.bool)
+        self._retreating = torch.zeros(num_worlds, dtype=torch.bool)
+        self._stalled = torch.zeros(num_worlds, dtype=torch.long)
+        self._given_up = torch.zeros(num_worlds, MAX_GOALS, dtype=torch.bool)
         self.status = torch.full((num_worlds,), EpisodeStatus.RUNNING, dtype=torch.long)
         self.d = torch.full((num_worlds,), torch.inf, dtype=torch.float64)
         self.depth = torch.zeros(num_worlds, dtype=torch.float64)
@@ -123,7 +131,9 @@ class HandoverTask:
         self._sim.reset(worlds, objects, givers, hand_pose, joints, rec.object_pose[row], rec.giver_bones[row])
         self._trial[worlds], self.time[worlds] = trial, 0
         self.running_ids[worlds.numpy()] = replay_ids
-        self.aligning[worlds], self.status[worlds] = False, EpisodeStatus.RUNNING
+        self.aligning[worlds], self._retreating[worlds] = False, False
+        self._stalled[worlds], self._given_up[worlds] = 0, False
+        self.status[worlds] = EpisodeStatus.RUNNING
         self._command_pose[worlds], self._command_joints[worlds] = hand_pose, joints
         self._trace.start(worlds, int(rec.length[trial].max()))
         started = torch.zeros_like(self.aligning)
@@ -157,24 +167,27 @@ class HandoverTask:
 
     def _align(self, w: Tensor) -> tuple[Tensor, Tensor]:
         """The next command of goal pose alignment in worlds w (n,), with its collision check (section 4.3)."""
-        rec, dt, limits = self._recordings, 1.0 / self.fps, self.options.speed_limits
-        scene, trial = self.scene, self._trial[w]
-        # "assuming motion is linear in a short time": aim at where the object will be
-        move, turn = (scene.object_velocity[w] * dt).split(3, dim=-1)
-        now = scene.object_pose[w]
-        ahead = torch.cat((now[:, :3] + move, quat_multiply(quat_from_axis_angle(turn), now[:, 3:])), dim=-1)
+        rec, scene, trial = self._recordings, self.scene, self._trial[w]
+        pose, joints = self._command_pose[w], self._command_joints[w]
+        ahead = _moved_on(scene.object_pose[w], scene.object_velocity[w], 1.0 / self.fps)
         goal = pose_multiply(ahead, rec.goal_pose[trial, self._goal[w]])
         goal_joints = rec.goal_joints[trial, self._goal[w]]
-        pose, joints = self._command_pose[w], self._command_joints[w]
-        fraction = alignment_fraction(pose, joints, goal, goal_joints, limits, dt)
-        straight = advance(pose, joints, goal, goal_joints, fraction)
-        # blocked: turn and shape the hand, and go along with the object, before moving on
-        waiting = advance(pose, joints, goal, goal_joints, fraction * fraction.new_tensor([0.0, 1.0, 1.0]))
-        waiting[0][:, :3] += move
-        depth = hand_object_depth(join_hand_state(*straight), ahead, rec.object_index[trial], rec.objects)
-        blocked = (depth > ALIGNMENT_DEPTH) & (depth > self.depth[w]) & (fraction.squeeze(1) < 1)
-        pose = torch.where(blocked[:, None], waiting[0], straight[0])
-        return pose, torch.where(blocked[:, None], waiting[1], straight[1])
+        candidates = alignment_candidates(pose, joints, goal, goal_joints, self.options.speed_limits, 1.0 / self.fps)
+        count = len(candidates) - 1  # the last one leads away from the object and needs no check
+        states = torch.cat([join_hand_state(*c) for c in candidates[:count]])
+        index = rec.object_index[trial].repeat(count)
+        depth = hand_object_depth(states, ahead.repeat(count, 1), index, rec.objects).view(count, -1)
+        clear = depth <= self.depth[w].clamp_min(ALIGNMENT_DEPTH)
+        ready = arrived(pose, joints, behind_goal(goal), OPEN_HAND.expand_as(joints))
+        # a goal that is blocked even from behind it, or held off by contact once there, is given up for this episode
+        self._stalled[w] = (self._stalled[w] + 1) * arrived(pose, joints, goal, goal_joints)
+        give_up = (ready & ~clear.any(dim=0)) | (self._stalled[w] > STALL_FRAMES)
+        self._given_up[w[give_up], self._goal[w[give_up]]] = True
+        retreating = give_up | ~clear.any(dim=0) | (self._retreating[w] & ~ready)
+        self._retreating[w] = retreating
+        choice = torch.where(retreating, count, clear.int().argmax(dim=0))  # else the first that is clear
+        rows = torch.arange(len(w))
+        return tuple(torch.stack(parts)[choice, rows] for parts in zip(*candidates, strict=True))
 
     def _look(self, on: Tensor) -> None:
         """Goals, d, depth and status of the worlds that moved, and their frame of the trace."""
@@ -182,10 +195,15 @@ class HandoverTask:
         rec, scene, trial, time, aligning = self._recordings, self.scene, self._trial[w], self.time[w], self.aligning[w]
         hand_pose, object_pose = scene.hand_pose[w], scene.object_pose[w]
         hand_in_object = pose_multiply(pose_inverse(object_pose), hand_pose)
-        goal, d = nearest_goal(hand_in_object, rec.goal_pose[trial], rec.goal_free[rec.offset[trial] + time])
+        free = rec.goal_free[rec.offset[trial] + time] & ~self._given_up[w]
+        goal, d = nearest_goal(hand_in_object, rec.goal_pose[trial], free)
         hand_state = join_hand_state(hand_pose, scene.hand_joints[w])
         depth = hand_object_depth(hand_state, object_pose, rec.object_index[trial], rec.objects)
-        reached = (d < REACHED_DISTANCE) & (aligning | (self.options.alignment == "none"))
+        reached = d < REACHED_DISTANCE
+        if self.options.alignment == "env":
+            # alignment has not ended before the fingers were told to close
+            open_by = (rec.goal_joints[trial, goal] - self._command_joints[w]).abs().amax(dim=-1)
+            reached &= aligning & (open_by < CLOSED_ANGLE)
         timeout = torch.where(aligning, EpisodeStatus.TIMEOUT_ALIGNMENT, EpisodeStatus.TIMEOUT_APPROACH)
         status = torch.where(time >= rec.length[trial] - 1, timeout, EpisodeStatus.RUNNING)
         status = torch.where(reached, EpisodeStatus.REACHED, status)
@@ -253,3 +271,9 @@ class HandoverTask:
             "frames": length,
             "alignment_begin": int(trace.alignment_begin[world]),
         }
+
+
+def _moved_on(pose: Tensor, velocity: Tensor, dt: float) -> Tensor:
+    """Where a body will be, "assuming motion is linear in a short time" (section 4.3). (n, 7), (n, 6) -> (n, 7)"""
+    turn = quat_from_axis_angle(velocity[:, 3:] * dt)
+    return torch.cat((pose[:, :3] + velocity[:, :3] * dt, quat_multiply(turn, pose[:, 3:])), dim=-1)
