@@ -131,6 +131,7 @@ def hand_object_depth(
     object_index: Tensor,
     objects: ObjectBatch,
     link_poses: Tensor | None = None,
+    exact: bool = True,
 ) -> Tensor:
     """Mesh-exact depth of the hand's surface points in the object: that of the deepest, 0 if none is inside.
 
@@ -142,6 +143,7 @@ def hand_object_depth(
         object_pose: (N, 7) world frame.
         object_index: (N,) which of `objects` each row holds.
         link_poses: (N, 18, 7) forward kinematics of `hand_state`, where the caller has it already.
+        exact: False leaves it at the grid's value, within `ObjectBatch.grid_error`.
 
     Returns:
         (N,) metres, the dtype of `object_pose`.
@@ -173,6 +175,8 @@ def hand_object_depth(
     index = object_index[row]
     near, error = objects.signed_distance_fast(index, points), objects.grid_error(index)
     least = points.new_full((len(depth),), torch.inf).scatter_reduce(0, row, near, "amin")
+    if not exact:
+        return torch.maximum(depth, -least.to(depth))
     chosen = (near <= error) & (near <= least[row] + 2 * error)
     group, point = group[chosen], point[chosen]
     measured = objects.exact_depth(index[chosen], pose_apply(in_object[group], local[group, point].to(in_object)))

@@ -173,19 +173,23 @@ class HandoverTask:
         goal = pose_multiply(ahead, rec.goal_pose[trial, self._goal[w]])
         goal_joints = rec.goal_joints[trial, self._goal[w]]
         candidates = alignment_candidates(pose, joints, goal, goal_joints, self.options.speed_limits, 1.0 / self.fps)
-        count = len(candidates) - 1  # the last one leads away from the object and needs no check
-        states = torch.cat([join_hand_state(*c) for c in candidates[:count]])
-        index = rec.object_index[trial].repeat(count)
-        depth = hand_object_depth(states, ahead.repeat(count, 1), index, rec.objects).view(count, -1)
-        clear = depth <= self.depth[w].clamp_min(ALIGNMENT_DEPTH)
+        limit, index = self.depth[w].clamp_min(ALIGNMENT_DEPTH), rec.object_index[trial]
+        choice = torch.full_like(w, len(candidates) - 1)  # which leads away from the object and needs no check
+        open_ = torch.arange(len(w))  # worlds that have found no clear step yet
+        for number, candidate in enumerate(candidates[:-1]):
+            state = join_hand_state(*candidate)[open_]
+            depth = hand_object_depth(state, ahead[open_], index[open_], rec.objects, exact=False)
+            clear = depth <= limit[open_]
+            choice[open_[clear]], open_ = number, open_[~clear]
+        blocked = choice == len(candidates) - 1
         ready = arrived(pose, joints, behind_goal(goal), OPEN_HAND.expand_as(joints))
         # a goal that is blocked even from behind it, or held off by contact once there, is given up for this episode
         self._stalled[w] = (self._stalled[w] + 1) * arrived(pose, joints, goal, goal_joints)
-        give_up = (ready & ~clear.any(dim=0)) | (self._stalled[w] > STALL_FRAMES)
+        give_up = (ready & blocked) | (self._stalled[w] > STALL_FRAMES)
         self._given_up[w[give_up], self._goal[w[give_up]]] = True
-        retreating = give_up | ~clear.any(dim=0) | (self._retreating[w] & ~ready)
+        retreating = give_up | blocked | (self._retreating[w] & ~ready)
         self._retreating[w] = retreating
-        choice = torch.where(retreating, count, clear.int().argmax(dim=0))  # else the first that is clear
+        choice[retreating] = len(candidates) - 1
         rows = torch.arange(len(w))
         return tuple(torch.stack(parts)[choice, rows] for parts in zip(*candidates, strict=True))
 
