@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING
 
 import torch
@@ -9,7 +10,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from dexh2r_gym.hand import LINK_CENTER, LINK_RADIUS, SURFACE_LINK, forward_kinematics, surface_points_local
-from dexh2r_gym.rotations import pose_apply, pose_inverse, pose_multiply
+from dexh2r_gym.rotations import pose_apply, pose_inverse, pose_multiply, quat_to_matrix
 from dexh2r_gym.types import split_hand_state
 
 if TYPE_CHECKING:
@@ -167,10 +168,13 @@ def hand_object_depth(
     if len(row) == 0:
         return depth
     in_object, row = links[row, link], near[row]
-    local = surface_points_local()[0].unflatten(0, (len(radius), -1))[link]  # (K, 128, 3) float32, as is what screens
-    points = pose_apply(in_object.float()[:, None], local)
+    local = _local_points()[:, link]  # (3, K, 128) float32, as is all that screens; components first is fast
+    turn, shift = quat_to_matrix(in_object[:, 3:]).float()[..., None], in_object[:, :3].float()[..., None]
+    points = torch.stack(
+        [turn[:, i, 0] * local[0] + turn[:, i, 1] * local[1] + turn[:, i, 2] * local[2] + shift[:, i] for i in range(3)]
+    )
     group, point = objects.maybe_inside(object_index[row], points).nonzero(as_tuple=True)
-    row, points = row[group], points[group, point]  # (M,), (M, 3)
+    row, points = row[group], points[:, group, point].T  # (M,), (M, 3)
     # of each hand's points only those can be the deepest whose grid value is within twice the grid's error of the least
     index = object_index[row]
     near, error = objects.signed_distance_fast(index, points), objects.grid_error(index)
@@ -179,5 +183,11 @@ def hand_object_depth(
         return torch.maximum(depth, -least.to(depth))
     chosen = (near <= error) & (near <= least[row] + 2 * error)
     group, point = group[chosen], point[chosen]
-    measured = objects.exact_depth(index[chosen], pose_apply(in_object[group], local[group, point].to(in_object)))
+    measured = objects.exact_depth(index[chosen], pose_apply(in_object[group], local[:, group, point].T.to(in_object)))
     return depth.scatter_reduce(0, row[chosen], measured.to(depth), "amax")
+
+
+@cache
+def _local_points() -> Tensor:
+    """Surface points of each link, components first, (3, 18, 128) float32, link frame."""
+    return surface_points_local()[0].unflatten(0, (len(LINK_RADIUS), -1)).movedim(-1, 0).contiguous()

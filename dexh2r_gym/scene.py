@@ -12,7 +12,7 @@ from dexh2r_gym.hand import add_hand
 from dexh2r_gym.objects import ObjectModel, add_object
 from dexh2r_gym.types import NUM_GIVER_JOINTS
 
-SUBSTEPS_PER_SECOND = 240
+SUBSTEPS_PER_SECOND = 180
 OBJECT_WELD_TIME = 0.02  # seconds, time constant of the weld that holds the object to its recorded pose
 OBJECT_WELD_IMPEDANCE = 0.95
 

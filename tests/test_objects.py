@@ -134,7 +134,7 @@ def test_maybe_inside_never_misses_a_point() -> None:
     points = torch.stack([o.points[:300] for o in batch.objects]) + cloud(300, 0.015, dtype=torch.float32)
     index = torch.arange(len(NAMES))
     inside = batch.penetration(index.repeat_interleave(300), points.reshape(-1, 3)).reshape(len(NAMES), 300) > 0
-    maybe = batch.maybe_inside(index, points)
+    maybe = batch.maybe_inside(index, points.movedim(-1, 0))
     assert maybe[inside].all() and inside.any() and not maybe.all()
 
 

@@ -70,18 +70,22 @@ class GridDistance:
     def maybe_inside(self, index: Tensor, points: Tensor) -> Tensor:
         """Points that may be inside, by one value of the grid each: False only where a point is surely outside.
 
-        index (M,) solid of each group of points, points (M, P, 3) -> (M, P) bool
+        A point beyond its grid is given the value at the grid's border, which lies clear of the solid.
+
+        index (M,) solid of each group of points, points (3, M, P), components first -> (M, P) bool
         """
-        index = index[:, None]
-        spacing, start = self.spacing[index].to(points.dtype), self.start[index]
-        at, beyond = start, torch.zeros_like(points[..., 0], dtype=torch.bool)
-        stride = (self.shape[1] * self.shape[2], self.shape[2], torch.ones_like(self.shape[2]))
-        for axis in range(3):
-            cell = ((points[..., axis] - self.origin[axis, index].to(points.dtype)) / spacing).round().long()
-            last = self.shape[axis, index] - 1
-            beyond |= (cell < 0) | (cell > last)
-            at = at + cell.clamp_min(0).minimum(last) * stride[axis][index]
-        return (self.values[at] <= self.error[index]) & ~beyond
+        dtype = points.dtype
+        scale = (1.0 / self.spacing[index].to(dtype))[:, None]
+        shape = self.shape[:, index].to(dtype)[..., None]
+        i, j, k = (
+            ((points[axis] - self.origin[axis, index].to(dtype)[:, None]) * scale)
+            .round_()
+            .clamp_min_(0.0)
+            .minimum(shape[axis] - 1.0)
+            for axis in range(3)
+        )
+        at = ((i * shape[1] + j) * shape[2] + k).long() + self.start[index][:, None]
+        return self.values[at] <= self.error[index][:, None]
 
     def signed(self, index: Tensor, points: Tensor) -> Tensor:
         """Signed distance, metres, negative inside. index (N,) solid of each point, points (N, 3) -> (N,)"""

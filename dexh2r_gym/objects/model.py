@@ -134,7 +134,7 @@ class ObjectBatch:
         return self._grid.error[index]
 
     def maybe_inside(self, index: Tensor, points: Tensor) -> Tensor:
-        """False where a point is surely outside, at little cost. index (M,) long, points (M, P, 3) -> (M, P) bool"""
+        """False where a point is surely outside, at little cost. index (M,) long, points (3, M, P) -> (M, P)"""
         return self._grid.maybe_inside(index, points)
 
     @staticmethod
