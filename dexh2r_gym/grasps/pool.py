@@ -11,16 +11,16 @@ import difflib
 import json
 import os
 import zipfile
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch
-import tyro
 from torch import Tensor
 from tqdm import tqdm
 
@@ -201,9 +201,8 @@ def read_pool(path: str | Path) -> GraspPool:
 
 
 def make_pools(
-    objects: Annotated[tuple[str, ...], tyro.conf.Positional] = (),
+    objects: Sequence[str] = (),
     *,
-    all: bool = False,
     missing: bool = False,
     num: int = 40,
     seed: int = 0,
@@ -213,17 +212,14 @@ def make_pools(
     """Make the goal grasps of objects of the library anew: search, physical test, diverse choice. About a minute each.
 
     Args:
-        objects: names of objects.
-        all: every object of the library.
+        objects: names of objects; none for all of the library.
         missing: only those that have no file in OUT yet.
         num: grasps to keep of each object, at most 64.
         seed: same seed, same grasps.
         out: folder to write OBJECT.npz to; by default the package's own.
         jobs: objects worked on at the same time, 0 for one a core.
     """
-    names = object_names() if all else list(objects)
-    if not names:
-        raise SystemExit(f"name at least one object, or --all; the library has: {', '.join(object_names())}")
+    names = list(objects) or object_names()
     for name in names:
         load_object(name)  # an unknown name is refused before the work begins
     out.mkdir(parents=True, exist_ok=True)
