@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
-from tyro.conf import Positional, arg, subcommand
+from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, Positional, arg, subcommand
 
 
 @dataclass
@@ -20,8 +20,8 @@ class Evaluate:
     Example: dexh2r evaluate --agent scripted --mode hard --split test --num-envs 32 --out runs/scripted
     """
 
-    out: Path
-    """Folder of the run; made if missing."""
+    out: Path | None = None
+    """Folder of the run; made if missing. By default runs/ and a name made of agent, replays, split and mode."""
     agent: str = "scripted"
     """scripted, replay, random, another installed agent, or module:function for your own."""
     mode: Literal["easy", "hard"] = "hard"
@@ -43,9 +43,13 @@ class Evaluate:
         from dexh2r_gym.evaluate import evaluate
 
         maker = find_agent(self.agent)
+        store = Path(self.replays).name.split(".")[0]
+        out = self.out or Path("runs") / "-".join(
+            (self.agent.replace(":", "."), store, self.split, self.mode, self.backend)
+        )
         evaluate(
             lambda env: maker(env, self.seed),
-            out=self.out,
+            out=out,
             agent_name=self.agent,
             replays=self.replays,
             split=self.split,
@@ -56,8 +60,8 @@ class Evaluate:
             backend=self.backend,
             speed_limits=self.speed_limits,
         )
-        print((self.out / "report.md").read_text())
-        print(f"report: {self.out / 'report.md'}")
+        print((out / "report.md").read_text())
+        print(f"report: {out / 'report.md'}")
 
 
 @dataclass
@@ -98,14 +102,18 @@ class Bench:
 
 
 @dataclass
-class Khanna:
-    """A recorded human-to-human handover of Handovers@RPL (Khanna et al. 2023): a folder of 30 csv files at 120 Hz.
+class Import:
+    """Turn recordings of others into a replay store.
+
+    khanna: one recorded human-to-human handover of Handovers@RPL (Khanna et al. 2023), a folder of 30 csv files at
+    120 Hz with baton_pose_saved.csv among them.
 
     Example: dexh2r replays import khanna handover_Sample baton.zarr.zip
     """
 
+    source: Positional[Literal["khanna"]]
     path: Positional[Path]
-    """Folder with baton_pose_saved.csv and its neighbours."""
+    """Folder of the recording."""
     out: Positional[Path]
     """The store to write: a folder, or a single file that ends in .zarr.zip."""
     seed: int = 0
@@ -114,17 +122,7 @@ class Khanna:
         from dexh2r_gym.replay.khanna import import_khanna
 
         import_khanna(self.path, self.out, seed=self.seed)
-        print(f"wrote {self.out}; next: dexh2r evaluate --replays {self.out} --split all --out runs/khanna")
-
-
-@dataclass
-class Import:
-    """Turn recordings of others into a replay store."""
-
-    source: Annotated[Khanna, subcommand("khanna")]
-
-    def run(self) -> None:
-        self.source.run()
+        print(f"wrote {self.out}; next: dexh2r evaluate --replays {self.out}")
 
 
 @dataclass
@@ -188,7 +186,7 @@ class Make:
     """Names of the library; none for all of it."""
     out: Path = Path("grasps")
     """Folder for one npz an object."""
-    num: int = 48
+    num: int = 40
     seed: int = 0
 
     def run(self) -> None:
@@ -198,10 +196,28 @@ class Make:
 
 
 @dataclass
+class Info:
+    """List the goal grasps that come with the library.
+
+    Example: dexh2r grasps info
+    """
+
+    def run(self) -> None:
+        from dexh2r_gym.grasps import load_pool
+        from dexh2r_gym.objects import object_names
+
+        print(f"{'object':20} {'grasps':>6} {'hold its weight':>15} {'deepest':>10}")
+        for name in object_names():
+            pool = load_pool(name)
+            held, deepest = int(pool.holds_weight.sum()), 1000 * float(pool.depth.max())
+            print(f"{name:20} {len(pool.depth):6} {held:15} {deepest:7.1f} mm")
+
+
+@dataclass
 class Grasps:
     """Goal grasps of the ShadowHand."""
 
-    command: Annotated[Make, subcommand("make")]
+    command: Annotated[Make, subcommand("make")] | Annotated[Info, subcommand("info")]
 
     def run(self) -> None:
         self.command.run()
@@ -225,7 +241,7 @@ class Main:
 
 def main() -> None:
     """Entry point. Mistakes of the user end with one line that says what is wrong, not with a traceback."""
-    command = tyro.cli(Main, prog="dexh2r").command
+    command = tyro.cli(Main, prog="dexh2r", config=(OmitSubcommandPrefixes, OmitArgPrefixes)).command
     try:
         command.run()
     except KeyboardInterrupt:

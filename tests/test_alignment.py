@@ -94,7 +94,7 @@ def test_absolute_target_within_reach_is_taken_as_it_is():
 def test_targets_stay_in_workspace_and_joint_ranges():
     action = join_hand_state(pose(9.0, -9.0, 9.0)[None], joints() + 9.0)
     target, target_joints = hand_target(action, pose(0, 0, 1.0)[None], joints(), "absolute", None, DT)
-    assert target[0, :3].tolist() == [1.0, -1.0, 1.8]
+    assert target[0, :3].tolist() == [0.6, -1.0, 1.8]
     torch.testing.assert_close(target_joints[0], JOINT_UPPER)
 
 

@@ -12,8 +12,8 @@ from dexh2r_gym.hand import JOINT_LOWER, JOINT_UPPER
 from dexh2r_gym.rotations import quat_from_axis_angle, quat_multiply
 from dexh2r_gym.types import HAND_STATE_SIZE, split_hand_state
 
-WORKSPACE_LOWER = (-1.0, -1.0, 0.3)  # palm position, metres, world frame
-WORKSPACE_UPPER = (1.0, 1.0, 1.8)
+WORKSPACE_LOWER = (-1.5, -1.0, 0.2)  # palm position, metres, world frame; the robot stands at -x
+WORKSPACE_UPPER = (0.6, 1.0, 1.8)
 CONTROL_MODES = ("absolute", "delta")
 
 

@@ -35,7 +35,7 @@ class HandoverVectorEnv(VectorEnv[Any, Any, np.ndarray]):
 
     | index | absolute (default) | range | delta |
     |---|---|---|---|
-    | 0-2 | palm position, world, m | x, y -1..1, z 0.3..1.8 | -1..1 of the greatest move of a frame, per axis |
+    | 0-2 | palm position, world, m | x -1.5..0.6, y -1..1, z 0.2..1.8 | -1..1 of the greatest move of a frame, per axis |
     | 3-5 | palm rotation, axis-angle, rad | -pi..pi | -1..1 of the greatest turn of a frame, world axes |
     | 6-27 | 22 finger joints, rad, order of `hand.JOINT_NAMES` | the joints' | -1..1 of the greatest change |
 
