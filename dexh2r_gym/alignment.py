@@ -13,11 +13,7 @@ from dexh2r_gym.rotations import quat_angle, quat_rotate, quat_slerp
 ALIGNMENT_SPEED = 0.02  # v, metres a frame
 REACHED_DISTANCE = 0.01  # metres
 CLOSED_ANGLE = 0.2  # rad; joints closer than this to the goal's count as there
-RETREAT = (
-    0.0,
-    0.035,
-    -0.035,
-)  # metres, palm frame: from a goal to the point behind it, from where a hand moves in best
+RETREAT = (0.0, 0.035, -0.035)  # metres, palm frame: from a goal to the point behind it, whence a hand best moves in
 START_DISTANCE = {"easy": 0.10, "hard": 0.05}  # U, metres
 
 

@@ -155,12 +155,14 @@ def pose_apply(p: Tensor, points: Tensor) -> Tensor:
     return p[..., :3] + quat_rotate(p[..., 3:], points)
 
 
-def pose_from_matrix(m: Tensor) -> Tensor:
-    """Homogeneous transform (..., 4, 4) to pose (..., 7)."""
-    return torch.cat((m[..., :3, 3], quat_from_matrix(m[..., :3, :3])), dim=-1)
-
-
 def pose_velocity(before: Tensor, after: Tensor, dt: Tensor | float) -> Tensor:
     """World-frame velocity [linear m/s, angular rad/s] between two poses dt seconds apart. (..., 7) -> (..., 6)."""
     turn = quat_to_axis_angle(quat_multiply(after[..., 3:], quat_conjugate(before[..., 3:])))
     return torch.cat((after[..., :3] - before[..., :3], turn), dim=-1) / dt
+
+
+def pose_integrate(pose: Tensor, velocity: Tensor, dt: Tensor | float) -> Tensor:
+    """Pose after dt seconds at a constant world-frame velocity; inverse of `pose_velocity`. (..., 7), (..., 6)."""
+    step = velocity * dt
+    turn = quat_multiply(quat_from_axis_angle(step[..., 3:]), pose[..., 3:])
+    return torch.cat((pose[..., :3] + step[..., :3], turn), dim=-1)

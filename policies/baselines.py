@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from gymnasium.spaces import Box
 
 from dexh2r_gym.envs import HandoverVectorEnv
 from policies.agent import fresh_worlds
@@ -23,9 +24,10 @@ class RandomAgent:
     ) -> tuple[np.ndarray, Any]:
         """See `policies.Agent`; `deterministic` changes nothing."""
         env, space = self._env, self._env.single_action_space
+        assert isinstance(space, Box)
         fresh = fresh_worlds(env.num_envs, state, episode_start)
-        generators = list(state) if state is not None else [None] * env.num_envs
-        for i in np.flatnonzero(fresh):
+        generators: list[Any] = list(state or [None] * env.num_envs)
+        for i in np.flatnonzero(fresh).tolist():
             name = env.task.replay_of(i).id.encode()
             generators[i] = np.random.default_rng([self._seed, *name])
         unit = np.stack([g.random(space.shape[0]) for g in generators])

@@ -14,19 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dexh2r_gym.alignment import behind_goal
+from dexh2r_gym.alignment import advance, behind_goal
 from dexh2r_gym.envs import HandoverVectorEnv
 from dexh2r_gym.hand import OPEN_HAND, forward_kinematics
-from dexh2r_gym.rotations import (
-    pose_apply,
-    pose_inverse,
-    pose_multiply,
-    quat_angle,
-    quat_from_axis_angle,
-    quat_multiply,
-    quat_rotate,
-    quat_slerp,
-)
+from dexh2r_gym.replay.motion import minimum_jerk
+from dexh2r_gym.rotations import pose_apply, pose_integrate, pose_inverse, pose_multiply, quat_angle, quat_rotate
 from dexh2r_gym.types import join_hand_state
 from policies.agent import fresh_worlds
 
@@ -75,19 +67,18 @@ class ScriptedExpert:
         fresh = torch.from_numpy(fresh_worlds(len(task.time), state, episode_start))
         plan = self._plan(fresh, state)
         scene = task.scene
-        velocity = scene.object_velocity * self._dt
-        turn = quat_multiply(quat_from_axis_angle(velocity[:, 3:]), scene.object_pose[:, 3:])
-        object_next = torch.cat((scene.object_pose[:, :3] + velocity[:, :3], turn), dim=-1)
+        object_next = pose_integrate(scene.object_pose, scene.object_velocity, self._dt)
         goal = pose_multiply(object_next, plan.goal)
         wait = behind_goal(goal, WAIT)
         elapsed = (task.time - plan.begin + 1).double()
         reach = minimum_jerk(elapsed / plan.frames)[:, None]
         close_in = minimum_jerk((elapsed - plan.frames) / APPROACH_FRAMES)[:, None]
-        target = _between(_between(plan.start, wait, reach), goal, close_in)
-        joints = plan.start_joints + reach * (OPEN_HAND.to(target) - plan.start_joints)
         closing = (2.0 * close_in - 1.0).clamp_min(0.0)  # over the last retreat
-        joints = joints + closing * (plan.goal_joints - joints)
-        return join_hand_state(target, joints).float().numpy(), plan
+        opened = OPEN_HAND.to(goal).expand_as(plan.start_joints)
+        pose, joints = advance(plan.start, plan.start_joints, wait, opened, reach)
+        parts = torch.cat((close_in, close_in, closing), dim=-1)
+        pose, joints = advance(pose, joints, goal, plan.goal_joints, parts)
+        return join_hand_state(pose, joints).float().numpy(), plan
 
     def _plan(self, fresh: Tensor, old: Plan | None) -> Plan:
         """A plan for the worlds that need one; the others keep theirs."""
@@ -148,17 +139,6 @@ class ScriptedExpert:
         best = cost.argmin(dim=-1)
         rows = torch.arange(len(best))
         return goals.pose[rows, best], goals.joints[rows, best]
-
-
-def minimum_jerk(x: Tensor) -> Tensor:
-    """Part of the way at part x of the time, x clamped to [0, 1]: 10 x^3 - 15 x^4 + 6 x^5."""
-    x = x.clamp(0.0, 1.0)
-    return x * x * x * (10.0 - 15.0 * x + 6.0 * x * x)
-
-
-def _between(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
-    """Pose a part t (B, 1) of the way from a to b, (B, 7)."""
-    return torch.cat((a[:, :3] + t * (b[:, :3] - a[:, :3]), quat_slerp(a[:, 3:], b[:, 3:], t)), dim=-1)
 
 
 def _least_distance(points: Tensor, joints: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
 from dexh2r_gym.envs import control, observations
-from dexh2r_gym.envs.options import HandoverOptions
+from dexh2r_gym.envs.options import make_options
 from dexh2r_gym.envs.task import HandoverTask
 from dexh2r_gym.render import SceneRenderer
 from dexh2r_gym.types import EpisodeStatus
@@ -35,8 +35,8 @@ class HandoverVectorEnv(VectorEnv[Any, Any, np.ndarray]):
 
     | index | absolute (default) | range | delta |
     |---|---|---|---|
-    | 0-2 | palm position, world, m | x -1.5..0.6, y -1..1, z 0.2..1.8 | -1..1 of the greatest move of a frame, per axis |
-    | 3-5 | palm rotation, axis-angle, rad | -pi..pi | -1..1 of the greatest turn of a frame, world axes |
+    | 0-2 | palm position, world, m | x -1.5..0.6, y -1..1, z 0.2..1.8 | -1..1 of the greatest move a frame, per axis |
+    | 3-5 | palm rotation, axis-angle, rad | -pi..pi | -1..1 of the greatest turn a frame, world axes |
     | 6-27 | 22 finger joints, rad, order of `hand.JOINT_NAMES` | the joints' | -1..1 of the greatest change |
 
     An absolute target further away than `speed_limits` allow is approached at that speed. While alignment is under
@@ -163,7 +163,7 @@ class HandoverVectorEnv(VectorEnv[Any, Any, np.ndarray]):
             last_observation, last_info = self._observation(), self._step_info(finished)
             self._begin(finished, None)
             final_obs = np.full(self.num_envs, None, dtype=object)
-            for i in np.flatnonzero(finished):
+            for i in np.flatnonzero(finished).tolist():
                 final_obs[i] = _world(last_observation, i)
             info = self._step_info(everywhere)
             info |= {
@@ -279,12 +279,3 @@ def _masked(mask: np.ndarray, **values: np.ndarray) -> dict[str, Any]:
 def _world(observation: Any, i: int) -> Any:
     """Observation of one world."""
     return {k: v[i].copy() for k, v in observation.items()} if isinstance(observation, dict) else observation[i].copy()
-
-
-def make_options(options: dict[str, Any]) -> HandoverOptions:
-    """Options from keyword arguments; an unknown name is an error that lists the valid ones."""
-    valid = HandoverOptions.__dataclass_fields__
-    unknown = [name for name in options if name not in valid]
-    if unknown:
-        raise ValueError(f"unknown argument {unknown[0]!r}; choose from {', '.join(valid)}, num_envs, autoreset_mode")
-    return HandoverOptions(**options)

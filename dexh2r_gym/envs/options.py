@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from dexh2r_gym.alignment import START_DISTANCE, SpeedLimits
 from dexh2r_gym.envs.control import CONTROL_MODES
@@ -42,7 +43,7 @@ class HandoverOptions:
     split: str = "train"
     reward_mode: str = "dense"
     render_mode: str | None = None
-    speed_limits: SpeedLimits | tuple[float, float, float] | None = DEFAULT_LIMITS
+    speed_limits: SpeedLimits | None = DEFAULT_LIMITS
     released_metrics: bool = True
     num_threads: int = 0
 
@@ -54,9 +55,17 @@ class HandoverOptions:
             raise ValueError(
                 f"unknown render_mode {self.render_mode!r}; choose None or one of {', '.join(RENDER_MODES)}"
             )
-        if isinstance(self.speed_limits, tuple | list):
-            if len(self.speed_limits) != 3:
-                raise ValueError(
-                    f"speed_limits needs 3 numbers (palm m/s, palm rad/s, joints rad/s), got {self.speed_limits}"
-                )
-            object.__setattr__(self, "speed_limits", SpeedLimits(*self.speed_limits))
+
+
+def make_options(options: dict[str, Any]) -> HandoverOptions:
+    """Options from keyword arguments, speed limits also as three numbers; an error lists what is valid."""
+    valid = HandoverOptions.__dataclass_fields__
+    unknown = [name for name in options if name not in valid]
+    if unknown:
+        raise ValueError(f"unknown argument {unknown[0]!r}; choose from {', '.join(valid)}, num_envs, autoreset_mode")
+    limits = options.get("speed_limits")
+    if isinstance(limits, tuple | list):
+        if len(limits) != 3:
+            raise ValueError(f"speed_limits needs 3 numbers (palm m/s, palm rad/s, joints rad/s), got {limits}")
+        options = options | {"speed_limits": SpeedLimits(*limits)}
+    return HandoverOptions(**options)

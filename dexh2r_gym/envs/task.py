@@ -29,7 +29,7 @@ from dexh2r_gym.objects import ObjectBatch
 from dexh2r_gym.render import SceneRenderer
 from dexh2r_gym.replay import Replay, ReplayStore
 from dexh2r_gym.replay.validate import MAX_GOALS
-from dexh2r_gym.rotations import pose_inverse, pose_multiply, quat_from_axis_angle, quat_multiply
+from dexh2r_gym.rotations import pose_integrate, pose_inverse, pose_multiply
 from dexh2r_gym.sim import make_simulator
 from dexh2r_gym.types import EpisodeStatus, SceneState, join_hand_state, split_hand_state
 
@@ -166,10 +166,13 @@ class HandoverTask:
         return torch.where(on, rewards.dense(d_before, self.d, reached, self.depth, self.scene.giver_force), 0.0)
 
     def _align(self, w: Tensor) -> tuple[Tensor, Tensor]:
-        """The next command of goal pose alignment in worlds w (n,), with its collision check (section 4.3)."""
+        """The next command of goal pose alignment in worlds w (n,), with its collision check (section 4.3).
+
+        The object is expected where it would go next, "assuming motion is linear in a short time" (section 4.3).
+        """
         rec, scene, trial = self._recordings, self.scene, self._trial[w]
         pose, joints = self._command_pose[w], self._command_joints[w]
-        ahead = _moved_on(scene.object_pose[w], scene.object_velocity[w], 1.0 / self.fps)
+        ahead = pose_integrate(scene.object_pose[w], scene.object_velocity[w], 1.0 / self.fps)
         goal = pose_multiply(ahead, rec.goal_pose[trial, self._goal[w]])
         goal_joints = rec.goal_joints[trial, self._goal[w]]
         candidates = alignment_candidates(pose, joints, goal, goal_joints, self.options.speed_limits, 1.0 / self.fps)
@@ -191,7 +194,8 @@ class HandoverTask:
         self._retreating[w] = retreating
         choice[retreating] = len(candidates) - 1
         rows = torch.arange(len(w))
-        return tuple(torch.stack(parts)[choice, rows] for parts in zip(*candidates, strict=True))
+        poses, closings = (torch.stack(parts) for parts in zip(*candidates, strict=True))
+        return poses[choice, rows], closings[choice, rows]
 
     def _look(self, on: Tensor) -> None:
         """Goals, d, depth and status of the worlds that moved, and their frame of the trace."""
@@ -275,9 +279,3 @@ class HandoverTask:
             "frames": length,
             "alignment_begin": int(trace.alignment_begin[world]),
         }
-
-
-def _moved_on(pose: Tensor, velocity: Tensor, dt: float) -> Tensor:
-    """Where a body will be, "assuming motion is linear in a short time" (section 4.3). (n, 7), (n, 6) -> (n, 7)"""
-    turn = quat_from_axis_angle(velocity[:, 3:] * dt)
-    return torch.cat((pose[:, :3] + velocity[:, :3] * dt, quat_multiply(turn, pose[:, 3:])), dim=-1)

@@ -30,8 +30,13 @@ _FINALISTS = 24  # candidates that are checked with every vertex and the exact d
 class Graspable(Protocol):
     """What is asked of an object, in its own frame; `dexh2r_gym.objects.ObjectModel` is one."""
 
-    points: Tensor  # (P, 3) on the surface, metres
-    normals: Tensor  # (P, 3) outward
+    @property
+    def points(self) -> Tensor:
+        """On the surface, (P, 3) metres."""
+
+    @property
+    def normals(self) -> Tensor:
+        """Outward, (P, 3)."""
 
     def signed_distance(self, points: Tensor) -> Tensor:
         """Exact, metres, negative inside. (..., 3) -> (...)"""

@@ -24,17 +24,17 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from dexh2r_gym.alignment import behind_goal
 from dexh2r_gym.grasps.search import search_grasps
 from dexh2r_gym.grasps.stability import GRAVITY, RELEASED, displacements, is_stable
 from dexh2r_gym.hand import JOINT_LOWER, JOINT_UPPER, OPEN_HAND, surface_points
 from dexh2r_gym.objects import ObjectModel, load_object, object_names
-from dexh2r_gym.rotations import quat_angle, quat_rotate
+from dexh2r_gym.rotations import quat_angle
 
 FOLDER = Path(__file__).parent.parent / "assets" / "grasps"
 MAX_DEPTH = 0.005  # m
 MAX_APPROACH_DEPTH = 0.006  # m
-RETREAT = (0.0, 0.035, -0.035)  # m, palm frame: from where a hand best moves in to a grasp
-_WAY_POINTS = (0.1, 0.25, 0.5, 0.75, 1.0)  # parts of that way
+_WAY_POINTS = (0.1, 0.25, 0.5, 0.75, 1.0)  # parts of the way from a grasp to the point behind it
 MAX_GRASPS = 64
 _FORMAT = 1
 _ROUND = 112  # grasps searched together
@@ -125,14 +125,12 @@ def grasp_depth(obj: ObjectModel, palm_pose: Tensor, joints: Tensor) -> Tensor:
 def approach_depth(obj: ObjectModel, palm_pose: Tensor, joints: Tensor) -> Tensor:
     """Deepest point as in `grasp_depth` along the last 5 cm of a straight way in: (G, 7), (G, 22) -> (G,) metres.
 
-    The hand comes from `RETREAT` with open fingers, which close as evenly as the palm moves. Palm and fingertips lead
-    alike: palm first, the fingertips would have to pass through what they are to wrap.
+    The hand comes from `alignment.RETREAT` with open fingers, which close as evenly as the palm moves. Palm and
+    fingertips lead alike: palm first, the fingertips would have to pass through what they are to wrap.
     """
-    away = quat_rotate(palm_pose[:, 3:], torch.tensor(RETREAT).to(palm_pose))
     depths = []
     for part in _WAY_POINTS:
-        pose = torch.cat((palm_pose[:, :3] + part * away, palm_pose[:, 3:]), dim=-1)
-        depths.append(grasp_depth(obj, pose, joints + part * (OPEN_HAND.to(joints) - joints)))
+        depths.append(grasp_depth(obj, behind_goal(palm_pose, part), joints + part * (OPEN_HAND.to(joints) - joints)))
     return torch.stack(depths).amax(0)
 
 

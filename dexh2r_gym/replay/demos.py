@@ -56,8 +56,9 @@ def demonstrate(
             record = folder.load_episode(id)
             row = episode_row(record, replays)
             if row["succ"] and row["safe"]:
-                state = torch.from_numpy(record["hand_state"]).double()
-                demos[id] = carry_on(state, replays.replay(id).object_pose).numpy()
+                states, moved = (torch.from_numpy(record[key]).double() for key in ("hand_state", "object_pose"))
+                object_pose = torch.cat((moved, replays.replay(id).object_pose[len(moved) :]))  # simulated, then told
+                demos[id] = carry_on(states, object_pose).numpy()
     return demos
 
 

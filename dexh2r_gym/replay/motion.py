@@ -10,6 +10,7 @@ World frame, z up. The giver stands at +x and faces -x, so their right arm is at
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -27,6 +28,8 @@ _UPPER_ARM = (0.02, 0.06, -0.30)  # m, elbow seen from the shoulder; the second 
 _WRIST_LOW, _WRIST_HIGH = (-0.10, -0.30, 0.80), (0.42, 0.30, 1.35)  # m, where the wrist may be
 _BEND_SPREAD = 0.35  # rad, hand against forearm in an offer
 _ROLL_RANGE = 1.3  # rad to either side of thumb up
+
+Numbers = TypeVar("Numbers", NDArray, Tensor)
 
 
 @dataclass(frozen=True)
@@ -136,9 +139,9 @@ def draw_motion(
     return wrist if within_reach(subject, wrist).all() else None
 
 
-def minimum_jerk(phase: NDArray) -> NDArray:
+def minimum_jerk(phase: Numbers) -> Numbers:
     """Part of a movement from rest to rest that is done at a phase; 0 before 0, 1 after 1 (Flash and Hogan 1985)."""
-    s = np.clip(phase, 0.0, 1.0)
+    s = phase.clip(0.0, 1.0)
     return s**3 * (10 - 15 * s + 6 * s**2)
 
 
