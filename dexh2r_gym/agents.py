@@ -6,13 +6,13 @@ makers, each a function of (vector environment, seed) that returns something wit
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from collections.abc import Callable
 from importlib.metadata import entry_points
 from typing import Any
 
 from dexh2r_gym.envs import HandoverVectorEnv
+from dexh2r_gym.hints import did_you_mean
 
 Maker = Callable[[HandoverVectorEnv, int], Any]
 
@@ -34,8 +34,7 @@ def find_agent(name: str) -> Maker:
             raise ValueError(f"agent {name!r} cannot be imported: {error}") from error
     makers = installed_agents()
     if name not in makers:
-        close = difflib.get_close_matches(name, makers, 1)
-        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        hint = did_you_mean(name, makers)
         raise ValueError(f"unknown agent {name!r}{hint}; choose one of {', '.join(makers)}, or module:function")
     return makers[name]
 

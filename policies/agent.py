@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from dexh2r_gym.agents import find_agent
 from dexh2r_gym.envs import HandoverVectorEnv
 
 
@@ -41,17 +41,8 @@ def agents() -> dict[str, Callable[[HandoverVectorEnv, int], Agent]]:
 
 
 def load(name: str, env: HandoverVectorEnv, seed: int = 0) -> Agent:
-    """The agent of that name for this vector environment.
-
-    Raises:
-        ValueError: unknown name; the message lists the valid ones.
-    """
-    makers = agents()
-    if name not in makers:
-        close = difflib.get_close_matches(name, makers, 1)
-        hint = f" (did you mean {close[0]!r}?)" if close else ""
-        raise ValueError(f"unknown agent {name!r}{hint}; choose one of {', '.join(makers)}")
-    return makers[name](env, seed)
+    """The agent of that name for this vector environment; names and errors as in `dexh2r_gym.agents.find_agent`."""
+    return find_agent(name)(env, seed)
 
 
 def fresh_worlds(num_worlds: int, state: Any, episode_start: np.ndarray | None) -> np.ndarray:

@@ -7,7 +7,6 @@ File: npz without pickle. `palm_pose` (G, 7) float32, in the object's frame; `jo
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import zipfile
@@ -28,6 +27,7 @@ from dexh2r_gym.alignment import behind_goal
 from dexh2r_gym.grasps.search import search_grasps
 from dexh2r_gym.grasps.stability import GRAVITY, RELEASED, displacements, is_stable
 from dexh2r_gym.hand import JOINT_LOWER, JOINT_UPPER, OPEN_HAND, surface_points
+from dexh2r_gym.hints import did_you_mean
 from dexh2r_gym.objects import ObjectModel, load_object, object_names
 from dexh2r_gym.rotations import quat_angle
 
@@ -158,8 +158,7 @@ def load_pool(name: str) -> GraspPool:
     path = FOLDER / f"{name}.npz"
     if not path.exists():
         names = sorted(p.stem for p in FOLDER.glob("*.npz"))
-        close = difflib.get_close_matches(name, names, n=1)
-        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        hint = did_you_mean(name, names)
         raise ValueError(f"no goal grasps for object {name!r}{hint}; there are some for: {', '.join(names) or 'none'}")
     return read_pool(path)
 

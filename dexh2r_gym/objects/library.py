@@ -8,7 +8,6 @@ surface at load, with a fixed seed.
 
 from __future__ import annotations
 
-import difflib
 import json
 import zipfile
 from functools import cache
@@ -17,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from dexh2r_gym.hints import did_you_mean
 from dexh2r_gym.objects.geometry import sample_surface
 from dexh2r_gym.objects.grid import decode_grid, encode_grid
 from dexh2r_gym.objects.model import MAX_PARTS, ObjectModel
@@ -48,8 +48,7 @@ def object_names() -> list[str]:
 def load_object(name: str) -> ObjectModel:
     """A packaged object by name; the same instance every time."""
     if name not in (names := object_names()):
-        close = difflib.get_close_matches(name, names, n=1)
-        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        hint = did_you_mean(name, names)
         raise ValueError(f"unknown object {name!r}{hint}; the library has: {', '.join(names)}")
     return read_object(FOLDER / f"{name}.npz")
 
