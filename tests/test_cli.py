@@ -1,0 +1,151 @@
+"""The command line as a user meets it: help, examples that parse, mistakes in one line, an evaluation, the examples."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dexh2r_gym import cli
+
+LEAVES = {
+    "evaluate": cli.Evaluate,
+    "score": cli.Score,
+    "bench": cli.Bench,
+    "replays import": cli.Import,
+    "replays generate": cli.Generate,
+    "replays check": cli.Check,
+    "grasps make": cli.Make,
+    "grasps info": cli.Info,
+}
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+@pytest.fixture
+def dexh2r(monkeypatch):
+    """Runs the command in this process; returns its exit code, or the message it exits with."""
+
+    def run(line: str) -> int | str:
+        monkeypatch.setattr(sys, "argv", ["dexh2r", *shlex.split(line)])
+        try:
+            cli.main()
+        except SystemExit as end:
+            return end.code or 0
+        return 0
+
+    return run
+
+
+def example_of(name: str) -> str:
+    return re.search(r"Example: dexh2r (.*)", LEAVES[name].__doc__ or "")[1]
+
+
+@pytest.mark.parametrize("name", LEAVES)
+def test_help_of_every_command_has_an_example(name, dexh2r, capsys):
+    assert dexh2r(f"{name} --help") == 0
+    assert f"Example: dexh2r {name}" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("name", LEAVES)
+def test_the_example_in_the_help_is_a_command(name, dexh2r, monkeypatch):
+    seen = []
+    for leaf in LEAVES.values():
+        monkeypatch.setattr(leaf, "run", lambda self: seen.append(type(self)))
+    assert dexh2r(example_of(name)) == 0
+    assert seen == [LEAVES[name]]
+
+
+@pytest.mark.parametrize("group", ["", "replays", "grasps"])
+def test_help_of_a_group_lists_its_commands_with_examples(group, dexh2r, capsys):
+    assert dexh2r(f"{group} --help") == 0
+    out = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    leaves = [name for name in LEAVES if name.startswith(group) and (group or " " not in name)]
+    assert leaves and all(f"• {name.split()[-1]} " in out for name in leaves)
+    assert all(f"Example: dexh2r {name}" in out for name in leaves)
+
+
+def test_python_m_is_the_same_command():
+    done = subprocess.run([sys.executable, "-m", "dexh2r_gym", "--help"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and "usage: dexh2r" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("evaluate --agent scritped", ("unknown agent 'scritped' (did you mean 'scripted'?)", "replay, random")),
+        ("evaluate --agent nowhere.at_all:make", ("'nowhere.at_all:make' cannot be imported",)),
+        ("evaluate --replays nothing-here", ("no replays 'nothing-here'", "mini")),
+        ("replays check nothing-here", ("no replays 'nothing-here'", "mini")),
+        ("replays import khanna nothing-here out.zarr.zip", ("nothing-here",)),
+        ("score nothing-here", ("nothing-here",)),
+        ("grasps make hamer", ("unknown object 'hamer' (did you mean 'hammer'?)", "power_drill")),
+    ],
+)
+def test_a_mistake_is_one_line_that_lists_what_is_valid(line, words, dexh2r, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    message = dexh2r(line)
+    assert isinstance(message, str), "a text as exit code is printed, and the code is 1"
+    assert message.startswith("dexh2r: ") and "\n" not in message
+    assert all(word in message for word in words), message
+    assert not any(tmp_path.iterdir()), "nothing is left behind"
+
+
+@pytest.mark.parametrize(
+    ("line", "choices"),
+    [
+        ("evaluate --backend bullet", "'mujoco', 'kinematic'"),
+        ("evaluate --mode medium", "'easy', 'hard'"),
+        ("evaluate --split val", "'train', 'validation', 'test', 'all'"),
+        ("replays import dexycb a b", "'khanna'"),
+        ("evalute", "evaluate, score, bench, replays, grasps"),
+    ],
+)
+def test_a_wrong_choice_is_refused_with_the_right_ones(line, choices, dexh2r, capsys):
+    assert dexh2r(line) == 2
+    err = capsys.readouterr().err
+    assert choices in " ".join(err.replace("│", " ").split()) and "Traceback" not in err
+
+
+def test_evaluate_writes_a_report_and_score_writes_it_again(dexh2r, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert dexh2r("evaluate --agent replay --split validation --backend kinematic --num-envs 8") == 0
+    (out,) = (tmp_path / "runs").iterdir()
+    assert out.name == "replay-mini-validation-hard-kinematic"
+    report = json.loads((out / "report.json").read_text())
+    assert report["overall"]["paper"]["succ"]["value"] > 50
+    text = (out / "report.md").read_text()
+    assert text in capsys.readouterr().out
+    (out / "report.md").unlink()
+    assert dexh2r(f"score {out}") == 0
+    assert (out / "report.md").read_text() == text
+    next((out / "episodes").iterdir()).unlink()
+    assert "episodes are missing" in str(dexh2r(f"score {out}"))
+    assert dexh2r(f"score {out} --allow-incomplete") == 0
+
+
+@pytest.mark.parametrize(
+    ("script", "words", "writes"),
+    [
+        ("quickstart.py", "REACHED", ()),
+        ("own_agent.py", "succ", ("runs/own_agent/report.json",)),
+        ("train_sb3.py 64", "total_timesteps", ("runs/ppo_handover.zip",)),
+    ],
+)
+def test_examples_run(script, words, writes, tmp_path):
+    name, *args = script.split()
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / name, *args],
+        cwd=tmp_path,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert words in done.stdout
+    for path in writes:
+        assert (tmp_path / path).stat().st_size > 0
