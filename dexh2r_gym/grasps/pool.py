@@ -38,6 +38,7 @@ _WAY_POINTS = (0.1, 0.25, 0.5, 0.75, 1.0)  # parts of the way from a grasp to th
 MAX_GRASPS = 64
 _FORMAT = 1
 _ROUND = 112  # grasps searched together
+_MAX_ROUNDS = 5  # of search
 _SPARE = 1.2  # how many more grasps are sought than kept
 _SPREAD = (0.04, 0.7)  # m, rad: palms this far apart in position, or in orientation, count as equally different
 
@@ -82,9 +83,7 @@ _ARRAYS = {
 }  # name -> length of the last axis
 
 
-def make_pool(
-    obj: ObjectModel, *, seed: int = 0, num: int = 40, max_rounds: int = 5, num_threads: int = 0
-) -> GraspPool:
+def make_pool(obj: ObjectModel, *, seed: int = 0, num: int = 40, num_threads: int = 0) -> GraspPool:
     """At most `num` different grasps, each stable in the released test, less than 5 mm deep and free to move in to.
 
     Rounds of search go on until enough were found that hold the object's weight in every direction. Those are taken
@@ -96,7 +95,7 @@ def make_pool(
     wanted = round(_SPARE * num)
     found: list[tuple[Tensor, ...]] = []
     held = 0
-    while held < wanted and len(found) < max_rounds:
+    while held < wanted and len(found) < _MAX_ROUNDS:
         palm_pose, joints = search_grasps(obj, _ROUND, generator)
         depth = grasp_depth(obj, palm_pose, joints)
         approach = approach_depth(obj, palm_pose, joints)

@@ -22,6 +22,7 @@ from dexh2r_gym.hand import (
     JOINT_UPPER,
     LINK_NAMES,
     SURFACE_LINK,
+    clamp_joints,
     forward_kinematics,
     hand_capsules,
     surface_points_local,
@@ -87,8 +88,7 @@ def search_grasps(
         optimizer.step()
         schedule.step()
     with torch.no_grad():
-        limited = torch.maximum(torch.minimum(joints, JOINT_UPPER.float()), JOINT_LOWER.float())
-        return _moved(start, shift, turn), limited
+        return _moved(start, shift, turn), clamp_joints(joints)
 
 
 def sample_approaches(obj: ObjectModel, num: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -109,8 +109,7 @@ def sample_approaches(obj: ObjectModel, num: int, generator: torch.Generator) ->
     rotation = quat_from_matrix(torch.stack((x, facing, z), dim=-1))
 
     joints = torch.tensor([_PRESHAPE.get(name, 0.0) for name in JOINT_NAMES]).repeat(num, 1)
-    joints = joints + 0.1 * torch.randn(num, 22, generator=generator)
-    joints = torch.maximum(torch.minimum(joints, JOINT_UPPER.float()), JOINT_LOWER.float())
+    joints = clamp_joints(joints + 0.1 * torch.randn(num, 22, generator=generator))
     pose = torch.cat((obj.points[at] + 0.01 * facing, rotation), dim=-1)
     pose[:, :3] = pose_apply(pose, -torch.tensor(PALM_CENTER))
     # Back off until nothing is inside the object.

@@ -28,6 +28,7 @@ from dexh2r_gym.hand import (
     LINK_NAMES,
     SURFACE_LINK,
     add_hand,
+    clamp_joints,
     surface_points,
 )
 from dexh2r_gym.objects import ObjectModel, add_object
@@ -79,7 +80,7 @@ def tighten(obj: ObjectModel, palm_pose: Tensor, joints: Tensor, step: float = T
     finger = torch.tensor([_FINGERS.index(name[:2]) for name in JOINT_NAMES]).expand(slope.shape)
     largest = slope.new_zeros(*slope.shape[:-1], len(_FINGERS)).scatter_reduce(-1, finger, slope.abs(), "amax")
     target = joints + step * (slope / largest.gather(-1, finger).clamp_min(1e-6)).to(joints)
-    return torch.maximum(torch.minimum(target, JOINT_UPPER.to(target)), JOINT_LOWER.to(target))
+    return clamp_joints(target)
 
 
 def displacements(

@@ -1,7 +1,7 @@
 """The robot's hand: right ShadowHand E3M5, palm-rooted. Kinematics, solid, surface points and MuJoCo model."""
 
 from dexh2r_gym.hand.fk import forward_kinematics
-from dexh2r_gym.hand.kinematics import JOINT_LOWER, JOINT_NAMES, JOINT_UPPER, LINK_NAMES, OPEN_HAND
+from dexh2r_gym.hand.kinematics import JOINT_LOWER, JOINT_NAMES, JOINT_UPPER, LINK_NAMES, OPEN_HAND, clamp_joints
 from dexh2r_gym.hand.mjspec import (
     BASE_LEAD_TIME,
     BASE_LIMIT,
@@ -28,6 +28,7 @@ __all__ = [
     "OPEN_HAND",
     "SURFACE_LINK",
     "add_hand",
+    "clamp_joints",
     "forward_kinematics",
     "hand_capsules",
     "hand_shapes",

@@ -97,3 +97,8 @@ OPEN_HAND = _joints(
     THJ5=10, THJ4=45, THJ2=10, THJ1=15,
 )  # fmt: skip
 """A relaxed open hand, ready to take: fingers a little bent and spread, thumb opposed. (22,) rad."""
+
+
+def clamp_joints(joints: torch.Tensor) -> torch.Tensor:
+    """Joints (..., 22) brought within the hand's ranges."""
+    return joints.clamp(JOINT_LOWER.to(joints), JOINT_UPPER.to(joints))

@@ -61,8 +61,8 @@ def _lengthened(points: np.ndarray, axis: int, low: float, high: float, down: bo
     return points
 
 
-def slabs(mesh: trimesh.Trimesh, axis: int = 2, max_parts: int = MAX_PARTS) -> list[np.ndarray]:
-    """Convex hulls of slabs across an axis: as few as reach the volume to within TOLERANCE, at most max_parts."""
+def slabs(mesh: trimesh.Trimesh, axis: int = 2) -> list[np.ndarray]:
+    """Convex hulls of slabs across an axis: as few as reach the volume to within TOLERANCE, at most MAX_PARTS."""
     low, high = mesh.bounds[:, axis]
     levels = np.linspace(low, high, LEVELS + 1)
     thin = _level_points(mesh, axis, levels)
@@ -73,10 +73,10 @@ def slabs(mesh: trimesh.Trimesh, axis: int = 2, max_parts: int = MAX_PARTS) -> l
         for stop in range(start + 1, LEVELS + 1):
             cost[start, stop], points = _hull(np.concatenate((points, thin[stop - 1])))
             hulls[start, stop] = points
-    best = np.full((max_parts + 1, LEVELS + 1), np.inf)
+    best = np.full((MAX_PARTS + 1, LEVELS + 1), np.inf)
     best[0, 0] = 0.0
-    come = np.zeros((max_parts + 1, LEVELS + 1), dtype=int)
-    for k in range(1, max_parts + 1):
+    come = np.zeros((MAX_PARTS + 1, LEVELS + 1), dtype=int)
+    for k in range(1, MAX_PARTS + 1):
         total = best[k - 1][:, None] + cost
         best[k], come[k] = total.min(0), total.argmin(0)
     finest = sum(cost[i, i + 1] for i in range(LEVELS))
@@ -90,7 +90,7 @@ def slabs(mesh: trimesh.Trimesh, axis: int = 2, max_parts: int = MAX_PARTS) -> l
     return [p for p in parts[::-1] if _hull(p)[0] > 0]
 
 
-def coacd(mesh: trimesh.Trimesh, max_parts: int = MAX_PARTS) -> list[np.ndarray]:
+def coacd(mesh: trimesh.Trimesh) -> list[np.ndarray]:
     """Approximate convex decomposition by CoACD (Wei et al., SIGGRAPH 2022), seeded; seconds to a minute."""
     try:
         import coacd as library
@@ -98,7 +98,7 @@ def coacd(mesh: trimesh.Trimesh, max_parts: int = MAX_PARTS) -> list[np.ndarray]
         raise ImportError("CoACD is not installed: pip install 'dexh2r-gym[mesh]'") from error
     library.set_log_level("error")
     pieces = library.run_coacd(
-        library.Mesh(mesh.vertices, mesh.faces), threshold=0.08, max_convex_hull=max_parts, mcts_iterations=60, seed=0
+        library.Mesh(mesh.vertices, mesh.faces), threshold=0.08, max_convex_hull=MAX_PARTS, mcts_iterations=60, seed=0
     )
     return [np.asarray(vertices) for vertices, _ in pieces]
 
