@@ -27,8 +27,7 @@ class SceneRenderer:
         self._data: mujoco.MjData | None = None
         self._shown: Any = None
         self._camera = mujoco.MjvCamera()
-        self._camera.lookat[:] = (-0.02, 0.0, 1.02)
-        self._camera.distance, self._camera.azimuth, self._camera.elevation = 1.25, 62.0, -14.0
+        self._camera.distance, self._camera.azimuth, self._camera.elevation = 0.85, 62.0, -16.0
 
     def draw(self, scene: SceneState, world: int, obj: ObjectModel, giver: GiverHand, bones: Tensor) -> np.ndarray:
         """Picture (height, width, 3) uint8 of one world; bones (16, 7): the giver's."""
@@ -81,4 +80,6 @@ class SceneRenderer:
         ids = giver_mocap_ids(model)
         data.mocap_pos[ids], data.mocap_quat[ids] = bones[:, :3].numpy(), bones[:, 3:].numpy()
         mujoco.mj_forward(model, data)
+        between = 0.4 * scene.hand_pose[world, :3] + 0.6 * scene.object_pose[world, :3]
+        self._camera.lookat[:] = between.numpy()
         return model, data

@@ -14,7 +14,7 @@ from dexh2r_gym.types import NUM_GIVER_JOINTS
 
 SUBSTEPS_PER_SECOND = 180
 OBJECT_WELD_TIME = 0.02  # seconds, time constant of the weld that holds the object to its recorded pose
-OBJECT_WELD_IMPEDANCE = 0.95
+OBJECT_WELD_IMPEDANCE = 0.9995  # high: the robot may push, the giver keeps hold, within 10 degrees of the recording
 
 
 def scene_spec(obj: ObjectModel, *, visuals: bool) -> mujoco.MjSpec:
@@ -52,8 +52,8 @@ def scene_spec(obj: ObjectModel, *, visuals: bool) -> mujoco.MjSpec:
 def add_surroundings(spec: mujoco.MjSpec) -> None:
     """Floor, sky and light, for pictures."""
     spec.visual.global_.offwidth, spec.visual.global_.offheight = 1920, 1080
-    spec.visual.headlight.ambient[:] = 0.35
-    spec.visual.headlight.diffuse[:] = 0.45
+    spec.visual.headlight.ambient[:] = 0.45
+    spec.visual.headlight.diffuse[:] = 0.5
     spec.visual.quality.shadowsize = 4096
     spec.add_texture(
         name="sky",
@@ -67,8 +67,8 @@ def add_surroundings(spec: mujoco.MjSpec) -> None:
     spec.worldbody.add_geom(
         name="floor",
         type=mujoco.mjtGeom.mjGEOM_PLANE,
-        size=[3, 3, 0.05],
-        rgba=[0.82, 0.82, 0.80, 1],
+        size=[20, 20, 0.05],
+        rgba=[0.9, 0.9, 0.88, 1],
         contype=0,
         conaffinity=0,
     )
