@@ -193,7 +193,7 @@ def score(
         listed = ", ".join(missing[:20]) + (f" and {len(missing) - 20} more" if len(missing) > 20 else "")
         raise ValueError(
             f"{folder.path} is incomplete, {len(missing)} of {len(ids)} episodes are missing: {listed}. "
-            "Run the evaluation again to go on, or allow an incomplete report"
+            "Run the evaluation again to go on, or allow an incomplete report (--allow-incomplete)"
         )
     store = store or ReplayStore.open(config["evaluation"]["replays"])
     if (found := fingerprint(store.path)) != config["store_sha256"]:

@@ -15,6 +15,7 @@ from dexh2r_gym.scene import scene_model
 from dexh2r_gym.types import SceneState
 
 WIDTH, HEIGHT = 640, 480
+MAX_RENDERERS = 8  # OpenGL contexts kept, one a model: worlds that take turns do not make theirs anew
 
 
 class SceneRenderer:
@@ -22,57 +23,61 @@ class SceneRenderer:
 
     def __init__(self, width: int = WIDTH, height: int = HEIGHT):
         self._size = (height, width)
-        self._renderer: mujoco.Renderer | None = None
-        self._model: mujoco.MjModel | None = None
-        self._data: mujoco.MjData | None = None
-        self._shown: Any = None
+        self._renderers: dict[mujoco.MjModel, mujoco.Renderer] = {}  # the last used last
+        self._data: dict[mujoco.MjModel, mujoco.MjData] = {}
+        self._window: Any = None
         self._camera = mujoco.MjvCamera()
         self._camera.distance, self._camera.azimuth, self._camera.elevation = 0.85, 62.0, -16.0
 
     def draw(self, scene: SceneState, world: int, obj: ObjectModel, giver: GiverHand, bones: Tensor) -> np.ndarray:
         """Picture (height, width, 3) uint8 of one world; bones (16, 7): the giver's."""
         model, data = self._pose(scene, world, obj, giver, bones)
-        if self._renderer is None or self._renderer.model is not model:
-            self.close()
-            try:
-                self._renderer = mujoco.Renderer(model, *self._size)
-            except Exception as error:
-                raise RuntimeError(
-                    f"no OpenGL context could be made ({error}); without a screen set MUJOCO_GL=egl (Debian: libegl1) "
-                    "or MUJOCO_GL=osmesa (libosmesa6) before Python starts"
-                ) from error
-        options = mujoco.MjvOption()
-        options.flags[mujoco.mjtVisFlag.mjVIS_SKIN] = True
-        self._renderer.update_scene(data, self._camera, options)
-        return self._renderer.render().copy()
+        renderer = self._renderers.pop(model, None) or self._new_renderer(model)
+        self._renderers[model] = renderer
+        renderer.update_scene(data, self._camera)
+        return renderer.render().copy()
 
     def show(self, scene: SceneState, world: int, obj: ObjectModel, giver: GiverHand, bones: Tensor) -> None:
         """One world in a window."""
         import mujoco.viewer
 
         model, data = self._pose(scene, world, obj, giver, bones)
-        if self._shown is None or self._shown[0] is not model:
-            if self._shown is not None:
-                self._shown[2].close()
-            self._shown = (model, data, mujoco.viewer.launch_passive(model, data))
-        shown = self._shown[1]
-        shown.qpos[:], shown.mocap_pos[:], shown.mocap_quat[:] = data.qpos, data.mocap_pos, data.mocap_quat
-        mujoco.mj_forward(model, shown)
-        self._shown[2].sync()
+        if self._window is None or self._window.m is not model:
+            if self._window is not None:
+                self._window.close()
+            self._window = mujoco.viewer.launch_passive(model, data, show_left_ui=False, show_right_ui=False)
+        self._window.cam.lookat[:] = self._camera.lookat
+        self._window.cam.distance = self._camera.distance
+        self._window.sync()
 
     def close(self) -> None:
-        """Free the OpenGL context and close the window."""
-        if self._renderer is not None:
-            self._renderer.close()
-            self._renderer = None
+        """Free the OpenGL contexts and close the window."""
+        while self._renderers:
+            self._renderers.popitem()[1].close()
+        if self._window is not None:
+            self._window.close()
+            self._window = None
+
+    def _new_renderer(self, model: mujoco.MjModel) -> mujoco.Renderer:
+        if len(self._renderers) >= MAX_RENDERERS:
+            oldest = next(iter(self._renderers))
+            self._renderers.pop(oldest).close()
+            del self._data[oldest]
+        try:
+            return mujoco.Renderer(model, *self._size)
+        except Exception as error:
+            raise RuntimeError(
+                f"no OpenGL context could be made ({error}); without a screen set MUJOCO_GL=egl (Debian: libegl1) "
+                "or MUJOCO_GL=osmesa (libosmesa6) before Python starts"
+            ) from error
 
     def _pose(
         self, scene: SceneState, world: int, obj: ObjectModel, giver: GiverHand, bones: Tensor
     ) -> tuple[mujoco.MjModel, mujoco.MjData]:
         model = scene_model(obj, giver, visuals=True)
-        if self._data is None or self._model is not model:
-            self._model, self._data = model, mujoco.MjData(model)
-        data = self._data
+        if model not in self._data:
+            self._data[model] = mujoco.MjData(model)
+        data = self._data[model]
         palm, thing = model.joint("rh_base").qposadr[0], model.joint("object_free").qposadr[0]
         data.qpos[palm : palm + 7] = scene.hand_pose[world].numpy()
         data.qpos[thing : thing + 7] = scene.object_pose[world].numpy()

@@ -5,8 +5,6 @@ The same agent from the command line: `dexh2r evaluate --agent examples.own_agen
 
 from pathlib import Path
 
-import numpy as np
-
 from dexh2r_gym.evaluate import evaluate
 
 GOAL = slice(117, 145)  # `goal_state` in the flat observation, see the environment's docstring
@@ -26,4 +24,4 @@ def make_agent(env, seed):
 
 if __name__ == "__main__":
     report = evaluate(GoStraight(), out=Path("runs/own_agent"), split="test", mode="easy", backend="kinematic")
-    print({name: np.round(value["value"], 2) for name, value in report["overall"]["paper"].items()})
+    print({name: round(float(value["value"]), 2) for name, value in report["overall"]["paper"].items()})
