@@ -1,5 +1,6 @@
 """The environment end to end on the embedded trials: checkers of Gymnasium and SB3, semantics, errors."""
 
+import inspect
 import re
 import warnings
 
@@ -241,13 +242,13 @@ def test_wrong_calls_say_what_is_wrong():
 
 
 def test_the_docstring_is_the_specification():
-    text = HandoverVectorEnv.__doc__
+    text = inspect.cleandoc(HandoverVectorEnv.__doc__)
     env = vector(1)
     assert f"`Box({env.single_observation_space.shape[0]},)`" in text
     assert f"`Box({env.single_action_space.shape[0]},)`" in text
     rows = dict(re.findall(r"\| (\w+) \| (\d+) \|", text))
     assert {k: int(rows[k]) for k in STATE_SHAPES} == STATE_SHAPES
-    names = set(re.findall(r"^    \| (\w+) \|", text.split("## Arguments")[1], re.M)) - {"argument"}
+    names = set(re.findall(r"^\| (\w+) \|", text.split("## Arguments")[1], re.M)) - {"argument"}
     assert names >= set(type(env.options).__dataclass_fields__)
 
 
