@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from functools import cache
+from importlib import import_module
 from typing import Any
 
 import mujoco
@@ -63,6 +66,7 @@ class SceneRenderer:
             oldest = next(iter(self._renderers))
             self._renderers.pop(oldest).close()
             del self._data[oldest]
+        _load_triton_first()
         try:
             return mujoco.Renderer(model, *self._size)
         except Exception as error:
@@ -88,3 +92,10 @@ class SceneRenderer:
         between = 0.4 * scene.hand_pose[world, :3] + 0.6 * scene.object_pose[world, :3]
         self._camera.lookat[:] = between.numpy()
         return model, data
+
+
+@cache
+def _load_triton_first() -> None:
+    """CUDA builds of torch bring Triton; loading its LLVM after that of Mesa's software OpenGL crashes, before it works."""
+    with suppress(ImportError):
+        import_module("triton._C.libtriton")
