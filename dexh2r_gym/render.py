@@ -96,6 +96,6 @@ class SceneRenderer:
 
 @cache
 def _load_triton_first() -> None:
-    """CUDA builds of torch bring Triton; loading its LLVM after that of Mesa's software OpenGL crashes, before it works."""
+    """Triton comes with CUDA builds of torch; its LLVM crashes if loaded after that of Mesa's software OpenGL, not before."""
     with suppress(ImportError):
         import_module("triton._C.libtriton")
