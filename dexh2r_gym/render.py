@@ -96,6 +96,6 @@ class SceneRenderer:
 
 @cache
 def _load_triton_first() -> None:
-    """Triton comes with CUDA builds of torch; its LLVM crashes if loaded after that of Mesa's software OpenGL, not before."""
+    """Triton comes with CUDA builds of torch; its LLVM crashes when loaded after that of Mesa's software OpenGL."""
     with suppress(ImportError):
         import_module("triton._C.libtriton")
