@@ -46,6 +46,7 @@ class MujocoSimulator:
         self._qpos, self._qvel = (torch.from_numpy(batch.bind(x)) for x in ("qpos", "qvel"))
         self._mocap_pos, self._mocap_quat = (torch.from_numpy(batch.bind(x)) for x in ("mocap_pos", "mocap_quat"))
         self._ctrl = torch.from_numpy(batch.bind("ctrl"))
+        self._clock = torch.from_numpy(batch.bind("time")).reshape(n)  # seconds
 
         def qpos_at(name: str) -> int:
             return int(model.joint(name).qposadr[0])
@@ -110,6 +111,7 @@ class MujocoSimulator:
             return
         target = torch.cat((hand_pose[:, None], object_pose[:, None], giver_bones.to(hand_pose)), dim=1)[ids]
         control = self._substep_controls(ids, target, joints[ids])
+        due = self._clock[ids] + (self._num_substeps - 0.5) * self._dt / self._num_substeps
         try:
             record = self._batch.rollout(
                 self._num_substeps,
@@ -126,6 +128,7 @@ class MujocoSimulator:
                 -1, (-1, 3)
             )  # (n, substeps, 16, 3)
             self._giver_force[ids] = force.norm(dim=-1).sum(dim=-1).amax(dim=-1)
+        self._diverged[ids] |= self._clock[ids] < due  # a warning of MuJoCo's stops a world before the frame's end
         self._last_mocap[ids] = target
         self._last_joints[ids] = joints[ids]
         self._read_state()
