@@ -1,0 +1,184 @@
+"""MANO's files and the hand made of them, against smplx's own forward pass, in MuJoCo, and damaged in every way."""
+
+import os
+import pickle
+import pickletools
+import struct
+
+import numpy as np
+import pytest
+import torch
+
+from dexh2r_gym.giver.mano_file import FOLDER_VARIABLE, MAX_FILE_SIZE, load_mano
+from tests.mano_files import NUM_FACES, mano_data, write_mano_file
+
+SIDES = ("right", "left")
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
+    return tmp_path
+
+
+# --- the file ---
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_a_file_of_python_2_gives_back_every_array(folder, side):
+    path = write_mano_file(folder, side, seed=3)
+    names = {arg for op, arg, _ in pickletools.genops(path.read_bytes()) if op.name == "GLOBAL"}
+    assert {"chumpy.ch Ch", "chumpy.reordering Select", "scipy.sparse.csc csc_matrix", "__builtin__ set"} < names
+    model, data = load_mano(side), mano_data(side, seed=3)
+    pairs = {
+        "template": "v_template", "faces": "f", "shape_directions": "shapedirs", "pose_directions": "posedirs",
+        "weights": "weights", "components": "hands_components", "mean_pose": "hands_mean",
+    }  # fmt: skip
+    for field, key in pairs.items():
+        np.testing.assert_array_equal(getattr(model, field).numpy(), data[key], err_msg=key)
+    np.testing.assert_array_equal(model.joint_regressor.numpy(), data["J_regressor"].toarray())
+    assert model.faces.shape == (NUM_FACES, 3) and model.template.dtype == torch.float64
+    assert load_mano(side) is model  # read once
+    write_mano_file(folder, side, seed=4)
+    os.utime(path, ns=(0, 0))
+    other = load_mano(side).shape_directions.numpy()  # the file is another now
+    np.testing.assert_array_equal(other, mano_data(side, seed=4)["shapedirs"])
+
+
+def test_files_written_again_by_python_3_and_reached_by_a_link(folder, tmp_path):
+    data = mano_data("right")
+    elsewhere = tmp_path / "elsewhere.pkl"
+    for protocol in (2, 4):
+        plain = data | {"J_regressor": data["J_regressor"].toarray()} if protocol == 4 else data
+        elsewhere.write_bytes(pickle.dumps(plain, protocol=protocol))
+        link = folder / "MANO_RIGHT.pkl"
+        link.unlink(missing_ok=True)
+        link.symlink_to(elsewhere)
+        os.utime(elsewhere, ns=(protocol, protocol))
+        np.testing.assert_array_equal(load_mano("right").joint_regressor.numpy(), data["J_regressor"].toarray())
+
+
+def test_no_file_says_where_to_get_one(folder, monkeypatch):
+    with pytest.raises(FileNotFoundError, match=r"MANO_LEFT\.pkl.*mano\.is\.tue\.mpg\.de.*\$DEXH2R_MANO"):
+        load_mano("left")
+    monkeypatch.delenv(FOLDER_VARIABLE)
+    with pytest.raises(FileNotFoundError, match=r"\$DEXH2R_MANO is not set"):
+        load_mano("left")
+    with pytest.raises(ValueError, match="valid: right, left"):
+        load_mano("../right")
+
+
+class Evil:
+    """Calls what it is given when a pickle that holds it is read by pickle itself."""
+
+    def __init__(self, call, *args):
+        self.parts = call, args
+
+    def __reduce__(self):
+        return self.parts
+
+
+def huge_array(shape, data=b"1234"):
+    """An array whose header says (shape) and whose bytes are few."""
+    array = np.zeros(1, np.float32)
+    head = array.__reduce__()
+    return Evil(head[0], *head[1]), (1, shape, array.dtype, False, data)
+
+
+def with_state(parts):
+    """What `Evil` makes, given a state (a BUILD)."""
+    evil, state = parts
+    evil.parts = (*evil.parts, state)
+    return evil
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"f": None}, "lacks f"),
+        ({"v_template": np.zeros((777, 3))}, r"v_template has shape \(777, 3\) instead of \(778, 3\)"),
+        ({"posedirs": np.zeros((778, 3, 207))}, r"posedirs has shape \(778, 3, 207\)"),
+        ({"weights": np.full((778, 16), np.nan)}, "weights has values that are not finite"),
+        ({"weights": np.zeros((778, 16))}, "weights of a vertex do not sum to 1"),
+        ({"f": np.zeros((10, 3))}, "f has dtype float64"),
+        ({"f": np.full((10, 3), 778, np.uint32)}, "f names vertices outside of 0 to 777"),
+        ({"f": np.zeros((0, 3), np.uint32)}, "f names vertices"),
+        ({"kintree_table": np.zeros((2, 16), np.int64)}, "kintree_table has parents"),
+        ({"hands_mean": "zeros"}, "hands_mean: not an array but str"),
+        ({"hands_mean": np.zeros(45, complex)}, "hands_mean: numbers of type 'c16'"),
+        ({"hands_mean": np.array(["x"] * 45, object)}, "hands_mean: numbers of type 'O8'"),
+        ({"v_template": with_state(huge_array((1 << 40, 3)))}, "v_template: an array of shape .* from 4 bytes"),
+        ({"v_template": with_state(huge_array((-1, 3)))}, r"v_template: an array of shape \(-1, 3\)"),
+        ({"v_template": with_state(huge_array((1,), 4))}, "v_template: not an array"),
+        ({"extra": Evil(os.system, "true")}, r"asks for posix.system.*refused"),
+        ({"extra": Evil(eval, "1")}, r"asks for __builtin__.eval.*refused"),
+        ({"extra": Evil(np.load, "x")}, r"asks for numpy.load.*refused"),
+    ],
+    ids=lambda x: "" if isinstance(x, dict) else x[:30],
+)  # fmt: skip
+def test_damaged_files_are_named_with_what_is_wrong(folder, changes, message):
+    path = write_mano_file(folder, "right", **changes)
+    with pytest.raises(ValueError, match=message) as caught:
+        load_mano("right")
+    assert str(caught.value).startswith(f"{path}: ")
+
+
+def test_a_sparse_matrix_that_points_outside_of_itself_is_refused(folder):
+    for part, value in (("indices", 16), ("indices", -1), ("indptr", 1 << 30)):
+        matrix = mano_data("right")["J_regressor"].copy()
+        getattr(matrix, part)[5] = value
+        write_mano_file(folder, "right", J_regressor=matrix)
+        with pytest.raises(ValueError, match="J_regressor: not a sound sparse matrix"):
+            load_mano("right")
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.4, 0.999])
+def test_truncated_files(folder, share):
+    path = write_mano_file(folder, "left")
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    with pytest.raises(ValueError, match=r"MANO_LEFT\.pkl: truncated, or no pickle"):
+        load_mano("left")
+
+
+def test_bytes_changed_at_random_never_do_more_than_raise(folder):
+    raw = bytearray(write_mano_file(folder, "right").read_bytes())
+    path, rng = folder / "MANO_RIGHT.pkl", np.random.default_rng(0)
+    structure = [pos for _, _, pos in pickletools.genops(bytes(raw))]
+    errors = 0
+    for trial in range(60):
+        changed = raw.copy()
+        changed[rng.choice(structure) + rng.integers(3)] = rng.integers(256)
+        path.write_bytes(changed)
+        os.utime(path, ns=(trial, trial))
+        try:
+            load_mano("right")
+        except ValueError as error:
+            assert str(path) in str(error)
+            errors += 1
+    assert errors > 20
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\x80\x04\x96" + struct.pack("<Q", 1 << 62) + b".", "truncated, or no pickle"),  # BYTEARRAY8 of 4 EiB
+        (b"\x80\x02]r\xff\xff\xff\x7f.", "other than a dictionary"),  # the two-billionth object of the memo
+        (b"\x80\x02cnumpy\ndtype\nN}U\x01aK\x01s\x86b.", "sets attributes"),  # state for the class itself
+        (b"cos\nsystem\n(S'true'\ntR.", r"os\.system"),
+        (b"(S'true'\nios\nsystem\n.", r"os\.system"),
+        (b"\x80\x04\x8c\x08builtins\x8c\x04eval\x93.", r"builtins\.eval"),
+        (b"\x80\x04\x8c\x05numpy\x8c\x11ndarray.__class__\x93.", r"numpy\.ndarray\.__class__"),
+        (b"]", "truncated, or no pickle"),
+    ],
+)
+def test_hand_made_attacks(folder, content, message):
+    (folder / "MANO_RIGHT.pkl").write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        load_mano("right")
+
+
+def test_a_file_larger_than_any_of_manos_is_not_read(folder):
+    with (folder / "MANO_RIGHT.pkl").open("wb") as file:
+        file.truncate(MAX_FILE_SIZE + 1)
+    with pytest.raises(ValueError, match="larger than 16 MiB"):
+        load_mano("right")
