@@ -10,7 +10,6 @@ from torch import Tensor
 from dexh2r_gym.giver import GiverHand
 from dexh2r_gym.objects import ObjectBatch, ObjectModel
 from dexh2r_gym.replay import Replay, ReplayStore
-from dexh2r_gym.replay.validate import MAX_GOALS
 
 
 class Recordings:
@@ -20,7 +19,7 @@ class Recordings:
         replays, givers: per trial, what it was loaded from and whose hand it shows.
         object_pose: (N, 7) float64, all frames of all loaded trials one after another.
         giver_bones: (N, 16, 7) float64, poses of the giver's bones.
-        goal_free: (N, G) bool, G = MAX_GOALS.
+        goal_free: (N, G) bool, G: most goals of a loaded trial.
         goal_pose, goal_joints: (n, G, 7) in the object frame and (n, G, 22), per trial, padded with copies of goal 0
             whose `goal_free` is False.
         offset, length, object_index: (n,) per trial.
@@ -36,9 +35,9 @@ class Recordings:
         self._hands: dict[tuple, GiverHand] = {}
         self.object_pose = torch.zeros(0, 7, dtype=torch.float64)
         self.giver_bones = torch.zeros(0, 16, 7, dtype=torch.float64)
-        self.goal_free = torch.zeros(0, MAX_GOALS, dtype=torch.bool)
-        self.goal_pose = torch.zeros(0, MAX_GOALS, 7, dtype=torch.float64)
-        self.goal_joints = torch.zeros(0, MAX_GOALS, 22, dtype=torch.float64)
+        self.goal_free = torch.zeros(0, 1, dtype=torch.bool)
+        self.goal_pose = torch.zeros(0, 1, 7, dtype=torch.float64)
+        self.goal_joints = torch.zeros(0, 1, 22, dtype=torch.float64)
         self.offset = torch.zeros(0, dtype=torch.long)
         self.length = torch.zeros(0, dtype=torch.long)
         self.object_index = torch.zeros(0, dtype=torch.long)
@@ -76,17 +75,21 @@ class Recordings:
         self.givers += givers
         bones = [giver.bone_poses(r.giver) for giver, r in zip(givers, replays, strict=True)]
         self.giver_bones = torch.cat([self.giver_bones, *bones])
-        self.goal_free = torch.cat([self.goal_free] + [_pad(r.goal_free) for r in replays])
-        self.goal_pose = torch.cat([self.goal_pose] + [_repeat_first(r.goal_pose) for r in replays])
-        self.goal_joints = torch.cat([self.goal_joints] + [_repeat_first(r.goal_joints) for r in replays])
+        width = max(self.goal_free.shape[1], *(r.goal_free.shape[1] for r in replays))
+        self.goal_free = torch.cat([_pad(free, width) for free in (self.goal_free, *(r.goal_free for r in replays))])
+        poses = (self.goal_pose, *(r.goal_pose[None] for r in replays))
+        joints = (self.goal_joints, *(r.goal_joints[None] for r in replays))
+        self.goal_pose, self.goal_joints = (
+            torch.cat([_repeat_first(goals, width) for goals in kind]) for kind in (poses, joints)
+        )
         self.objects = ObjectBatch([self._store.object_model(name) for name in self._object_names])
 
 
-def _pad(free: Tensor) -> Tensor:
-    """(T, G) -> (T, MAX_GOALS), goals that do not exist are not free."""
-    return torch.nn.functional.pad(free, (0, MAX_GOALS - free.shape[1]))
+def _pad(free: Tensor, width: int) -> Tensor:
+    """(T, G) -> (T, width), goals that do not exist are not free."""
+    return torch.nn.functional.pad(free, (0, width - free.shape[1]))
 
 
-def _repeat_first(goals: Tensor) -> Tensor:
-    """(G, k) -> (1, MAX_GOALS, k), goals that do not exist repeat the first."""
-    return torch.cat((goals, goals[:1].expand(MAX_GOALS - len(goals), -1)))[None]
+def _repeat_first(goals: Tensor, width: int) -> Tensor:
+    """(n, G, k) -> (n, width, k), goals that do not exist repeat the first."""
+    return torch.cat((goals, goals[:, :1].expand(-1, width - goals.shape[1], -1)), dim=1)

@@ -203,7 +203,8 @@ class HandoverTask:
         rec, scene, trial, time, aligning = self._recordings, self.scene, self._trial[w], self.time[w], self.aligning[w]
         hand_pose, object_pose = scene.hand_pose[w], scene.object_pose[w]
         hand_in_object = pose_multiply(pose_inverse(object_pose), hand_pose)
-        free = rec.goal_free[rec.offset[trial] + time] & ~self._given_up[w]
+        free = rec.goal_free[rec.offset[trial] + time]
+        free = free & ~self._given_up[w, : free.shape[1]]
         goal, d = nearest_goal(hand_in_object, rec.goal_pose[trial], free)
         hand_state = join_hand_state(hand_pose, scene.hand_joints[w])
         depth = hand_object_depth(hand_state, object_pose, rec.object_index[trial], rec.objects)

@@ -4,6 +4,7 @@ from dexh2r_gym.replay.replay import SPLITS, Replay, ReplayError, ReplayInfo, Tr
 from dexh2r_gym.replay.splits import SplitLists, draw_splits
 from dexh2r_gym.replay.store import ReplayStore, shipped_stores
 from dexh2r_gym.replay.validate import MAX_GOALS
+from dexh2r_gym.replay.windows import ReplayWindows
 from dexh2r_gym.replay.write import StoredObject, write_store
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "ReplayError",
     "ReplayInfo",
     "ReplayStore",
+    "ReplayWindows",
     "SplitLists",
     "StoredObject",
     "Trial",

@@ -5,9 +5,9 @@ T frames, G goal grasps of the object. Metres, radians, seconds; quaternions w x
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 SPLITS = ("train", "validation", "test")
 SIDES = ("right", "left")
+GIVER_MODELS = ("open", "mano")
+SENSORS = ("cloud", "depth", "image")
 
 
 class ReplayError(ValueError):
@@ -69,6 +71,7 @@ class ReplayInfo:
     num_frames: int
     grasp_begin: int  # first frame of the static grasp that ends the trial, -1 if unknown
     has_demo: bool
+    has_giver: bool  # False: none was recorded, and the giver's numbers park a hand far below the floor
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,12 +80,16 @@ class Replay(ReplayInfo):
 
     object_pose: Tensor  # (T, 7) float64, object in the world
     giver: Tensor  # (T, 61) float64, MANO: translation, global orientation, 15 x 3 hand pose, 10 shape
+    giver_model: str  # whose 61 numbers they are: "open" (the open hand) or "mano"
     hand_start: Tensor  # (28,) float64, hand state of the robot at frame 0
     demo: Tensor | None  # (T, 28) float64 hand states of the demonstration
     goal_free: Tensor  # (T, G) bool, the goal is clear of the giver's hand at this frame
     goal_pose: Tensor  # (G, 7) float64, palm in the object frame
     goal_joints: Tensor  # (G, 22) float64
+    sensors: tuple[str, ...]  # what `sensor` can read, of `SENSORS`
+    calibration: Mapping[str, Any] | None  # of the cameras, as recorded
     load_object: Callable[[str], ObjectModel] = field(repr=False)  # the store's geometry of an object, by name
+    load_sensor: Callable[[str, slice], Tensor] = field(repr=False)  # rows of a sensor of this trial
 
     @property
     def object_model(self) -> ObjectModel:
@@ -94,10 +101,20 @@ class Replay(ReplayInfo):
         """(10,) float64, shape of the giver's hand."""
         return self.giver[0, -10:]
 
+    def sensor(self, name: str, frames: slice = slice(None)) -> Tensor:
+        """Recorded frames of a sensor, read from the store at every call.
+
+        "cloud" (T, P, 3) float32, segmented object points, metres, world; "depth" (T, C, H, W) uint16, millimetres;
+        "image" (T, C, H, W, 3) uint8. ReplayError where this store has no such sensor.
+        """
+        if name not in self.sensors:
+            raise ReplayError(f"no sensor {name!r}; recorded: {', '.join(self.sensors) or 'none'}", replay=self.id)
+        return self.load_sensor(name, frames)
+
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """One trial to be written. Goals are those of its object, in the order of `StoredObject.goals`."""
+    """One trial to be written."""
 
     subject: int
     object: str
@@ -107,9 +124,13 @@ class Trial:
     object_pose: NDArray[np.floating]  # (T, 7)
     giver: NDArray[np.floating]  # (T, 61)
     hand_start: NDArray[np.floating]  # (28,)
-    goal_free: NDArray[np.bool_]  # (T, G)
+    goal_free: NDArray[np.bool_] | None = None  # (T, G), None: all are free
     demo: NDArray[np.floating] | None = None  # (T, 28)
     grasp_begin: int = -1
+    goals: NDArray[np.floating] | None = None  # (G, 29) palm pose in the object frame, joints; None: its object's
+    has_giver: bool = True
+    sensors: Mapping[str, NDArray] = field(default_factory=dict)  # see `Replay.sensor`; the same ones in every trial
+    calibration: Mapping[str, Any] | None = None  # what json can hold
     number: int | None = None  # last part of the id; None counts the trials of this subject with this object from 0
 
 

@@ -1,13 +1,15 @@
 """The store of replays: zarr v3, a folder or a `.zarr.zip`, read lazily.
 
-Frames of all trials are concatenated in `data/`, `meta/` has one row a trial and `meta/episode_ends` (as
-diffusion-policy datasets do), `objects/<name>/` has the goal grasps of an object and, if it is not of the built-in
-library, its geometry. Keys, dtypes and shapes are listed in `dexh2r_gym.replay.validate`.
+Frames of all trials are concatenated in `data/` (and `sensors/`, where clouds or pictures were recorded), `meta/` has
+one row a trial and `meta/episode_ends` (as diffusion-policy datasets do), `goals` the goal grasps, of which a trial
+names its rows, `objects/<name>/` the geometry of objects that are not of the built-in library. Keys, dtypes and shapes
+are listed in `dexh2r_gym.replay.validate`.
 """
 
 from __future__ import annotations
 
 import difflib
+import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -22,14 +24,27 @@ import zarr.storage
 from numpy.typing import NDArray
 
 from dexh2r_gym.replay import validate
+from dexh2r_gym.replay.columns import content_hash
+from dexh2r_gym.replay.continuity import check_continuity
 from dexh2r_gym.replay.entries import list_entries
-from dexh2r_gym.replay.replay import SIDES, SPLITS, Replay, ReplayError, ReplayInfo, UnknownReplayError, replay_id
+from dexh2r_gym.replay.replay import (
+    GIVER_MODELS,
+    SENSORS,
+    SIDES,
+    SPLITS,
+    Replay,
+    ReplayError,
+    ReplayInfo,
+    UnknownReplayError,
+    replay_id,
+)
 from dexh2r_gym.replay.splits import trial_kind
 
 if TYPE_CHECKING:
     from dexh2r_gym.objects import ObjectModel
 
 CACHED_REPLAYS = 256  # about 0.1 MB each
+CACHED_CHUNKS = 64  # 0.25 MB each on average
 
 
 class ReplayStore:
@@ -56,22 +71,25 @@ class ReplayStore:
         self.attrs: dict[str, Any] = dict(self._root.attrs)
         self._check_format()
         self.object_names: tuple[str, ...] = tuple(self.attrs["objects"])
-        self._data = {key: self._array(f"data/{key}", *kind) for key, kind in validate.DATA.items()}
-        lengths = {key: array.shape[0] for key, array in self._data.items()}
+        self.giver_model: str = self.attrs["giver_model"]
+        self._arrays = {f"data/{key}": self._array(f"data/{key}", *kind) for key, kind in validate.DATA.items()}
+        self.sensors = tuple(name for name in SENSORS if f"sensors/{name}" in self._entries)
+        for name in self.sensors:
+            self._arrays[f"sensors/{name}"] = self._array(f"sensors/{name}", *validate.SENSORS[name])
+        lengths = {key.partition("/")[2]: array.shape[0] for key, array in self._arrays.items()}
         if len(set(lengths.values())) != 1:
             listed = ", ".join(f"{key} {n}" for key, n in lengths.items())
             raise ReplayError(f"frames of different lengths: {listed}", store=self.name, key="data")
-        arrays = {key: self._array(f"meta/{key}", *kind) for key, kind in validate.META.items()}
-        self._meta = {key: self._read(array, f"meta/{key}") for key, array in arrays.items()}
-        validate.check_meta(self._meta, lengths["object_pose"], list(self.object_names), self.name)
-        self._goals = {name: self._array(f"objects/{name}/goals", *validate.GOALS) for name in self.object_names}
+        self._arrays["goals"] = self._array("goals", *validate.GOALS)
+        self._meta = self._read_meta(lengths["object_pose"])
         self.infos: tuple[ReplayInfo, ...] = tuple(self._infos())
         self._by_id = {info.id: index for index, info in enumerate(self.infos)}
         if len(self._by_id) != len(self.infos):
             twice = next(info.id for index, info in enumerate(self.infos) if self._by_id[info.id] != index)
             raise ReplayError("more than one trial of this id", store=self.name, key="meta/number", replay=twice)
         self._cached = lru_cache(CACHED_REPLAYS)(self._load)
-        self._cached_goals = lru_cache(None)(self._load_goals)
+        self._chunk = lru_cache(CACHED_CHUNKS)(self._read_chunk)
+        self._cached_goals = lru_cache(CACHED_REPLAYS)(self._load_goals)
         self._cached_model = lru_cache(None)(self._load_model)
 
     @classmethod
@@ -134,12 +152,51 @@ class ReplayStore:
             raise ReplayError(f"no object {name!r}; objects: {', '.join(self.object_names)}", store=self.name)
         return self._cached_model(name)
 
+    def column(self, key: str) -> NDArray:
+        """All frames of all trials of a key of `validate.DATA` at once, as stored: (N, ...), N of `frames_of`.
+
+        Read anew at every call and not checked; "goal_free" is packed. For those that draw from all trials at random.
+        """
+        if key not in validate.DATA:
+            raise ReplayError(f"no column {key!r}; columns: {', '.join(validate.DATA)}", store=self.name)
+        with self._guard(f"data/{key}"):
+            return np.asarray(self._arrays[f"data/{key}"][:])
+
+    def frames_of(self, index: int) -> slice:
+        """Rows of a trial, by its number, in the columns."""
+        end = int(self._meta["episode_ends"][index])
+        return slice(end - self.infos[index].num_frames, end)
+
     def check(self, progress: Callable[[Iterator[int]], Iterator[int]] = iter) -> None:
-        """Read and check every replay and goal; raises ReplayError at the first bad one. `progress` may be tqdm."""
+        """Read and check everything; raises the first of `problems`. `progress` may be tqdm."""
+        for problem in self.problems(progress):
+            raise problem
+
+    def problems(self, progress: Callable[[Iterator[int]], Iterator[int]] = iter) -> Iterator[ReplayError]:
+        """All that is wrong: trials and goals that cannot be read or whose numbers cannot be, jumps no hand can do
+        (`continuity`), objects without sound geometry, and content that is not what its hash says."""
         for name in self.object_names:
-            self._cached_goals(name)
+            try:
+                self.object_model(name)
+            except ReplayError as problem:
+                yield problem
         for index in progress(iter(range(len(self)))):
-            self._load(index)
+            try:
+                check_continuity(self._load(index), store=self.name)
+            except ReplayError as problem:
+                yield problem
+        expected = self.attrs["sha256"]
+        for key in self._arrays:
+            try:
+                digest = hashlib.sha256()
+                for chunk in range(-(-self._arrays[key].shape[0] // self._arrays[key].chunks[0])):
+                    content_hash(digest, self._guarded_chunk(key, chunk))
+                if digest.hexdigest() != expected.get(key):
+                    yield ReplayError(
+                        "content is not what its SHA-256 says: changed after writing", store=self.name, key=key
+                    )
+            except ReplayError as problem:
+                yield problem
 
     def _check_format(self) -> None:
         found, version, names = (self.attrs.get(key) for key in ("format", "version", "objects"))
@@ -148,10 +205,17 @@ class ReplayStore:
                 f"not a store of replays: format is {found!r}, expected {validate.FORMAT!r}", store=self.name
             )
         if version != validate.VERSION:
+            way = "; `dexh2r replays migrate OLD NEW` converts it" if version == 1 else ""
             raise ReplayError(
-                f"version {version!r} of the format, this release reads {validate.VERSION}", store=self.name
+                f"version {version!r} of the format, this release reads {validate.VERSION}{way}", store=self.name
             )
         validate.check_names(names, self.name)
+        if self.attrs.get("giver_model") not in GIVER_MODELS:
+            what = f"attribute 'giver_model' is {self.attrs.get('giver_model')!r}, expected {' or '.join(GIVER_MODELS)}"
+            raise ReplayError(what, store=self.name)
+        for key, kind in (("calibrations", list), ("sha256", dict)):
+            if not isinstance(self.attrs.get(key), kind):
+                raise ReplayError(f"attribute {key!r} is missing or no {kind.__name__}", store=self.name)
 
     @contextmanager
     def _guard(self, key: str, replay: str | None = None) -> Iterator[None]:
@@ -164,7 +228,7 @@ class ReplayStore:
             reason = f"cannot be read, damaged or incomplete ({type(error).__name__}: {error})"
             raise ReplayError(reason, store=self.name, key=key, replay=replay) from error
 
-    def _array(self, key: str, dtype: str, row: tuple[int, ...]) -> zarr.Array:
+    def _array(self, key: str, dtype: str, row: tuple[int, ...] | int) -> zarr.Array:
         if key not in self._entries:
             raise ReplayError("missing", store=self.name, key=key)
         with self._guard(key):
@@ -172,9 +236,32 @@ class ReplayStore:
         validate.check_array(array, key, dtype, row, self._entries[key], self.name)
         return array  # type: ignore[return-value]
 
-    def _read(self, array: zarr.Array, key: str, rows: slice = slice(None), replay: str | None = None) -> NDArray:
+    def _read_all(self, key: str, dtype: str, row: tuple[int, ...]) -> NDArray:
+        array = self._array(key, dtype, row)
+        with self._guard(key):
+            return np.asarray(array[:])
+
+    def _read_meta(self, num_frames: int) -> dict[str, NDArray]:
+        meta = {key: self._read_all(f"meta/{key}", *kind) for key, kind in validate.META.items()}
+        goals, calibrations = self._arrays["goals"].shape[0], len(self.attrs["calibrations"])
+        validate.check_meta(meta, num_frames, self.object_names, goals, calibrations, self.name)
+        return meta
+
+    def _read_chunk(self, key: str, number: int) -> NDArray:
+        size = self._arrays[key].chunks[0]
+        return np.asarray(self._arrays[key][number * size : (number + 1) * size])
+
+    def _guarded_chunk(self, key: str, number: int) -> NDArray:
+        with self._guard(key):
+            return self._read_chunk(key, number)
+
+    def _rows(self, key: str, rows: slice, replay: str | None = None) -> NDArray:
+        """Rows of an array, through the cache of chunks."""
+        size = self._arrays[key].chunks[0]
+        first, last = rows.start // size, -(-rows.stop // size)
         with self._guard(key, replay):
-            return np.asarray(array[rows])
+            block = np.concatenate([self._chunk(key, number) for number in range(first, last)])
+        return block[rows.start - first * size : rows.stop - first * size]
 
     def _infos(self) -> Iterator[ReplayInfo]:
         meta = {key: value.tolist() for key, value in self._meta.items() if key != "hand_start"}
@@ -195,43 +282,53 @@ class ReplayStore:
                 num_frames=num_frames,
                 grasp_begin=meta["grasp_begin"][i],
                 has_demo=meta["has_demo"][i],
+                has_giver=meta["has_giver"][i],
             )
 
     def _load(self, index: int) -> Replay:
-        info = self.infos[index]
-        goals = self._cached_goals(info.object)
-        end = int(self._meta["episode_ends"][index])
-        frames = slice(end - info.num_frames, end)
+        info, meta = self.infos[index], {key: value[index] for key, value in self._meta.items()}
+        goals = self._cached_goals(int(meta["goals_begin"]), int(meta["goals_count"]))
+        frames = self.frames_of(index)
         keys = [key for key in validate.DATA if key != "hand_state" or info.has_demo]
-        arrays = {key: self._read(self._data[key], f"data/{key}", frames, info.id) for key in keys}
-        beyond = arrays["goal_free"][:, len(goals) :].any(axis=-1)
+        arrays = {key: self._rows(f"data/{key}", frames, info.id) for key in keys}
+        free = np.unpackbits(arrays["goal_free"], axis=1, bitorder="little").view(bool)
+        beyond = free[:, len(goals) :].any(axis=-1)
         if beyond.any():
             raise ReplayError(
-                f"goal beyond the {len(goals)} of {info.object}",
+                f"goal beyond the {len(goals)} of this trial",
                 store=self.name,
                 key="data/goal_free",
                 replay=info.id,
                 frame=int(beyond.argmax()),
             )
-        arrays["goal_free"] = arrays["goal_free"][:, : len(goals)]
-        hand_start = self._meta["hand_start"][index]
-        validate.check_frames(arrays, hand_start, len(goals), store=self.name, replay=info.id)
+        arrays["goal_free"] = np.ascontiguousarray(free[:, : len(goals)])
+        validate.check_frames(arrays, meta["hand_start"], len(goals), store=self.name, replay=info.id)
         return Replay(
             **vars(info),
             object_pose=_unit(torch.from_numpy(arrays["object_pose"].astype(np.float64))),
             giver=torch.from_numpy(arrays["giver"].astype(np.float64)),
-            hand_start=torch.from_numpy(hand_start.astype(np.float64)),
+            giver_model=self.giver_model,
+            hand_start=torch.from_numpy(meta["hand_start"].astype(np.float64)),
             demo=torch.from_numpy(arrays["hand_state"].astype(np.float64)) if info.has_demo else None,
-            goal_free=torch.from_numpy(np.ascontiguousarray(arrays["goal_free"])),
+            goal_free=torch.from_numpy(arrays["goal_free"]),
             goal_pose=_unit(goals[:, :7]),
             goal_joints=goals[:, 7:],
+            sensors=self.sensors,
+            calibration=self.attrs["calibrations"][meta["calibration"]] if meta["calibration"] >= 0 else None,
             load_object=self.object_model,
+            load_sensor=lambda name, part: self._load_sensor(name, frames, part, info.id),
         )
 
-    def _load_goals(self, name: str) -> torch.Tensor:
-        key = f"objects/{name}/goals"
-        goals = self._read(self._goals[name], key)
-        validate.check_goals(goals, key, store=self.name)
+    def _load_sensor(self, name: str, frames: slice, part: slice, replay: str) -> torch.Tensor:
+        begin, end, step = part.indices(frames.stop - frames.start)
+        with self._guard(f"sensors/{name}", replay):
+            block = self._arrays[f"sensors/{name}"][frames.start + begin : frames.start + max(begin, end)]
+        rows = torch.from_numpy(np.asarray(block)[::step].copy())
+        return rows * torch.tensor(validate.CLOUD_UNIT) if name == "cloud" else rows
+
+    def _load_goals(self, begin: int, count: int) -> torch.Tensor:
+        goals = self._rows("goals", slice(begin, begin + count))
+        validate.check_goals(goals, "goals", store=self.name)
         return torch.from_numpy(goals.astype(np.float64))
 
     def _load_model(self, name: str) -> ObjectModel:
@@ -242,8 +339,8 @@ class ReplayStore:
         if f"{key}/part_vertices" not in self._entries:
             with self._guard(key):
                 return load_object(name)
-        vertices = self._read(self._array(f"{key}/part_vertices", *validate.PART_VERTICES), f"{key}/part_vertices")
-        ends = self._read(self._array(f"{key}/part_ends", *validate.PART_ENDS), f"{key}/part_ends")
+        vertices = self._read_all(f"{key}/part_vertices", *validate.PART_VERTICES)
+        ends = self._read_all(f"{key}/part_ends", *validate.PART_ENDS)
         validate.check_parts(vertices, ends, key, self.name)
         with self._guard(key):
             attrs: dict[str, Any] = dict(self._root[key].attrs)

@@ -1,13 +1,13 @@
-"""What a store must look like, and the checks that every replay passes before anything else sees it.
+"""What a store must hold, key by key, and the checks that every replay passes before anything else sees it.
 
-`check_layout` needs only metadata and is done when a store is opened; `check_frames` is done when a replay is read or
+`check_array` needs only metadata and is done when a store is opened; `check_frames` is done when a replay is read or
 written.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from dexh2r_gym.replay.replay import SIDES, SPLITS, ReplayError
 from dexh2r_gym.types import HAND_STATE_SIZE, MANO_SIZE, NUM_JOINTS
 
-FORMAT, VERSION = "dexh2r-replays", 1
-MAX_GOALS = 64
+FORMAT, VERSION = "dexh2r-replays", 2
+MAX_GOALS = 512
 GOAL_SIZE = 7 + NUM_JOINTS  # palm pose in the object frame, joints
 MAX_CHUNK_BYTES = 64 << 20  # of one decoded chunk
 MAX_FRAMES = 100_000  # of one replay: almost an hour at 30 Hz
@@ -29,8 +29,11 @@ DATA: dict[str, tuple[str, tuple[int, ...]]] = {
     "object_pose": ("float32", (7,)),
     "giver": ("float32", (MANO_SIZE,)),
     "hand_state": ("float32", (HAND_STATE_SIZE,)),
-    "goal_free": ("bool", (MAX_GOALS,)),
+    "goal_free": ("uint8", (MAX_GOALS // 8,)),  # one bit a goal, goal 0 in the lowest bit of byte 0
 }
+# Per frame, where it was recorded: dtype and number of axes of a row. A cloud is in units of CLOUD_UNIT.
+SENSORS: dict[str, tuple[str, int]] = {"cloud": ("int16", 2), "depth": ("uint16", 3), "image": ("uint8", 4)}
+CLOUD_UNIT = 1e-4  # m: a cloud reaches 3.2767 m from the world's origin
 # Per trial.
 META: dict[str, tuple[str, tuple[int, ...]]] = {
     "episode_ends": ("int64", ()),
@@ -42,40 +45,45 @@ META: dict[str, tuple[str, tuple[int, ...]]] = {
     "fps": ("float32", ()),
     "grasp_begin": ("int32", ()),
     "has_demo": ("bool", ()),
+    "has_giver": ("bool", ()),
     "hand_start": ("float32", (HAND_STATE_SIZE,)),
+    "goals_begin": ("int64", ()),  # first row of the trial's goals in `goals`; trials may share rows
+    "goals_count": ("int32", ()),
+    "calibration": ("int32", ()),  # index into the attribute `calibrations`, -1: none
 }
-# Per object: goals, and the geometry of objects that are not of the built-in library.
-GOALS = ("float32", (GOAL_SIZE,))
+GOALS = ("float32", (GOAL_SIZE,))  # goal grasps of all objects and trials, object frame
+# Geometry of objects that are not of the built-in library.
 PART_VERTICES = ("float32", (3,))  # convex parts' vertices, one part after the other, object frame
 PART_ENDS = ("int64", ())  # where each part ends in part_vertices
 
 
-def check_array(array, key: str, dtype: str, row: tuple[int, ...], sizes: Mapping[str, int], store: str) -> int:
-    """Check an array's metadata and that all of its chunks are there; return its length.
+def check_array(array, key: str, dtype: str, row: tuple[int, ...] | int, sizes: Mapping[str, int], store: str) -> None:
+    """Check an array's metadata and that all of its chunks are there. `row`: the shape of a row, or its number of axes.
 
     zarr reads a missing chunk as zeros without a word, so the chunks are compared with the entries that are really
     there (`sizes`: bytes of each, by name below the array), before anything is allocated.
     """
     if not hasattr(array, "chunks"):
         raise ReplayError("is a group, expected an array", store=store, key=key)
-    if str(array.dtype) != dtype or len(array.shape) != 1 + len(row) or tuple(array.shape[1:]) != row:
-        expected = f"{dtype} ({', '.join(['N', *map(str, row)])}{'' if row else ','})"
+    found = tuple(array.shape[1:]) if isinstance(row, tuple) else len(array.shape) - 1
+    if str(array.dtype) != dtype or len(array.shape) == 0 or found != row:
+        sizes_of_row = map(str, row) if isinstance(row, tuple) else ("any",) * row
+        expected = f"{dtype} ({', '.join(['N', *sizes_of_row])}{'' if row else ','})"
         raise ReplayError(f"expected {expected}, found {array.dtype} {tuple(array.shape)}", store=store, key=key)
     chunk_bytes = math.prod(array.chunks) * array.dtype.itemsize
     if chunk_bytes > MAX_CHUNK_BYTES:
         raise ReplayError(f"chunks of {chunk_bytes} bytes, at most {MAX_CHUNK_BYTES} allowed", store=store, key=key)
     if array.shards is not None:
         raise ReplayError("sharded arrays are not supported", store=store, key=key)
-    if tuple(array.chunks[1:]) != row:
-        raise ReplayError(f"chunks of shape {array.chunks}, expected whole rows of {row}", store=store, key=key)
+    if array.chunks[1:] != array.shape[1:]:
+        raise ReplayError(f"chunks of shape {array.chunks}, expected whole rows", store=store, key=key)
     count = -(-array.shape[0] // array.chunks[0])
     for index in range(count):  # ends at the first one missing, however many the metadata claim
-        name = array.metadata.encode_chunk_key((index, *[0] * len(row)))
+        name = array.metadata.encode_chunk_key((index, *[0] * (len(array.shape) - 1)))
         if name not in sizes:
             raise ReplayError(f"chunk missing, number {index} of {count}", store=store, key=f"{key}/{name}")
         if not 0 < sizes[name] <= chunk_bytes + 4096:
             raise ReplayError(f"{sizes[name]} bytes for a chunk of {chunk_bytes}", store=store, key=f"{key}/{name}")
-    return array.shape[0]
 
 
 def check_names(names: Any, store: str | None = None) -> None:
@@ -85,8 +93,15 @@ def check_names(names: Any, store: str | None = None) -> None:
         raise ReplayError(f"attribute 'objects' must list names without '/', each once; found {names!r}", store=store)
 
 
-def check_meta(meta: Mapping[str, NDArray], num_frames: int, object_names: list[str], store: str) -> None:
-    """Check the values of all `meta` arrays, for `num_frames` frames in `data`."""
+def check_meta(
+    meta: Mapping[str, NDArray],
+    num_frames: int,
+    object_names: Sequence[str],
+    num_goals: int,
+    num_calibrations: int,
+    store: str,
+) -> None:
+    """Check the values of all `meta` arrays, for `num_frames` frames in `data` and so many rows of `goals`."""
     lengths = {key: len(value) for key, value in meta.items()}
     if len(set(lengths.values())) != 1:
         listed = ", ".join(f"{key} {n}" for key, n in lengths.items())
@@ -109,6 +124,7 @@ def check_meta(meta: Mapping[str, NDArray], num_frames: int, object_names: list[
         raise ReplayError(
             f"ends at frame {ends[-1]}, but data has {num_frames} frames", store=store, key="meta/episode_ends"
         )
+    first, count = meta["goals_begin"], meta["goals_count"]
     ranges: list[tuple[str, NDArray[np.bool_], str]] = [
         ("subject", meta["subject"] < 0, "at least 0"),
         ("number", meta["number"] < 0, "at least 0"),
@@ -117,6 +133,13 @@ def check_meta(meta: Mapping[str, NDArray], num_frames: int, object_names: list[
         ("split", meta["split"] >= len(SPLITS), "0 (train), 1 (validation) or 2 (test)"),
         ("fps", ~((meta["fps"] > 0) & (meta["fps"] <= 1000)), "above 0 and up to 1000"),
         ("grasp_begin", (meta["grasp_begin"] < -1) | (meta["grasp_begin"] >= durations), "-1 or a frame of the trial"),
+        ("goals_count", (count < 1) | (count > MAX_GOALS), f"1 to {MAX_GOALS}"),
+        ("goals_begin", (first < 0) | (first > num_goals - count), f"rows that exist, of {num_goals}"),
+        (
+            "calibration",
+            (meta["calibration"] < -1) | (meta["calibration"] >= num_calibrations),
+            f"-1 to {num_calibrations - 1}",
+        ),
     ]
     for key, wrong, allowed in ranges:
         if bad := _first(wrong):
@@ -133,7 +156,8 @@ def check_frames(
     store: str | None = None,
     replay: str | None = None,
 ) -> None:
-    """Check one trial's frames: `arrays` holds every key of `DATA`, `hand_state` only if there is a demonstration.
+    """Check one trial's frames: `arrays` holds every key of `DATA`, `hand_state` only if there is a demonstration,
+    `goal_free` unpacked, (T, num_goals) bool.
 
     Raises ReplayError naming key and frame on: wrong shapes, frames of different lengths, numbers that are not finite
     or beyond `LARGEST`, quaternions whose norm is not 1, goals beyond the object's pool.
@@ -168,13 +192,34 @@ def check_frames(
 
 
 def check_goals(goals: NDArray, key: str, *, store: str | None = None) -> None:
-    """Check one object's goals, (G, 29) with 1 <= G <= 64: finite, unit quaternions."""
+    """Check the goals of an object or trial, (G, 29) with 1 <= G <= 512: finite, unit quaternions."""
     if goals.ndim != 2 or goals.shape[1] != GOAL_SIZE or not 1 <= len(goals) <= MAX_GOALS:
         raise ReplayError(f"expected shape (1 to {MAX_GOALS}, {GOAL_SIZE}), found {goals.shape}", store=store, key=key)
     _check_numbers(goals, key, store, None, "goal")
     norm = np.linalg.norm(goals[:, 3:7].astype(np.float64), axis=-1)
     if bad := _first(np.abs(norm - 1.0) >= UNIT_TOLERANCE):
         raise ReplayError(f"goal {bad[0]}: quaternion of norm {norm[bad[0]]:.6g}, expected 1", store=store, key=key)
+
+
+def sensor_rows(name: str, rows: NDArray, num_frames: int, *, replay: str) -> NDArray:
+    """Recorded rows of a sensor as they are stored: checked, a cloud (T, P, 3) in metres turned into its unit."""
+    key = f"sensors/{name}"
+    if name not in SENSORS:
+        raise ReplayError(f"unknown sensor; one of {', '.join(SENSORS)}", key=key, replay=replay)
+    dtype, axes = SENSORS[name]
+    if rows.ndim != 1 + axes or 0 in rows.shape or (name != "depth" and rows.shape[-1] != 3):
+        raise ReplayError(f"unexpected shape {rows.shape}", key=key, replay=replay)
+    if len(rows) != num_frames:
+        raise ReplayError(f"{len(rows)} frames, but object_pose has {num_frames}", key=key, replay=replay)
+    if name == "cloud":
+        limit = CLOUD_UNIT * np.iinfo(np.int16).max
+        if bad := _first(~(np.abs(rows) <= limit)):  # true for NaN
+            what = f"point {bad[1]} is at {rows[bad]}, allowed up to {limit:g} m; is it in metres?"
+            raise ReplayError(what, key=key, replay=replay, frame=bad[0])
+        return np.round(rows / CLOUD_UNIT).astype(np.int16)
+    if str(rows.dtype) != dtype:
+        raise ReplayError(f"expected {dtype}, found {rows.dtype}", key=key, replay=replay)
+    return rows
 
 
 def check_parts(vertices: NDArray, ends: NDArray, key: str, store: str | None = None) -> None:
