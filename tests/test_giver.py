@@ -20,7 +20,7 @@ from dexh2r_gym.giver import (
     move_mano,
     set_giver_geoms,
 )
-from dexh2r_gym.giver.closing import FingerDrive, close_fingers
+from dexh2r_gym.giver.closing import FingerDrive, Grip, close_fingers
 from dexh2r_gym.giver.fit import CONTACT, MAX_OVERLAP, grasp_end, grasp_near
 from dexh2r_gym.rotations import pose_apply, quat_from_axis_angle, quat_rotate
 
@@ -304,10 +304,9 @@ def test_fingers_close_around_a_cylinder_in_the_palm(side):
     sign = 1.0 if side == "right" else -1.0
     mano = torch.zeros(3, 61)
     mano[:, 0], mano[:, 1] = 0.09 * sign, 0.025 + 0.022  # palm towards -y, bar's axis along z below it
-    third = torch.full((3,), 0.5)
-    closed, touched = close_fingers(
-        drive, mano, bar.signed_distance_fast, adduction=third, opposition=third, knuckle=0 * third
-    )
+    half = torch.full((3,), 0.5)
+    grip, touched = close_fingers(drive, mano, Grip.opened(half, half, 0 * half), bar.signed_distance_fast)
+    closed = drive.hold(mano, grip)
     assert touched[:, :4].any(-1).all()
     assert torch.equal(closed[0], closed[2]) and torch.equal(closed[:, :6], mano[:, :6])
     skin = hand.vertices(closed)
@@ -320,9 +319,9 @@ def test_fingers_that_meet_nothing_rest_in_a_light_curl():
     hand = GiverHand()
     drive = FingerDrive(hand)
     half = torch.full((2,), 0.5)
-    closed, touched = close_fingers(
-        drive, torch.zeros(2, 61), lambda p: p.norm(dim=-1) + 1.0, adduction=half, opposition=half, knuckle=0 * half
-    )
+    mano, opened = torch.zeros(2, 61), Grip.opened(half, half, 0 * half)
+    grip, touched = close_fingers(drive, mano, opened, lambda p: p.norm(dim=-1) + 1.0)
+    closed = drive.hold(mano, grip)
     assert not touched.any()
     drop = (hand.rest_tips - hand.tips(closed.double())[0])[:4, 1]
     assert ((drop > 0.01) & (drop < 0.08)).all()

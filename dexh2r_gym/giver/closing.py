@@ -8,6 +8,7 @@ one step than the object is away from it (but for a least step of half a degree)
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
@@ -31,8 +32,33 @@ _THUMB_FLEXION_AXIS = (0.49, -0.86, 0.12)  # right hand at rest: along the width
 _PADS_PER_FINGER, _PADS_OF_PALM = 60, 120
 
 
+@dataclass(frozen=True)
+class Grip:
+    """How the fingers of N hands are held, whoever's hands they are."""
+
+    flexion: Tensor  # (N, 5, 3) radians, fingers in the order of `CHAINS`, joints from the palm outward
+    adduction: Tensor  # (N,) 0 leaves the fingers fanned out, 1 makes them parallel
+    opposition: Tensor  # (N,) radians the thumb has turned about the length of the palm: 0 beside the index, 1 opposite
+
+    def __getitem__(self, rows: Tensor) -> Grip:
+        return Grip(self.flexion[rows], self.adduction[rows], self.opposition[rows])
+
+    @classmethod
+    def opened(cls, adduction: Tensor, opposition: Tensor, knuckle: Tensor) -> Grip:
+        """Open hands, all arguments (N,); `knuckle` radians are added to the first joint of the four fingers."""
+        flexion = _OPEN.to(knuckle).repeat(len(knuckle), 1, 1)
+        flexion[:, :4, 0] += knuckle[:, None]
+        return cls(flexion, adduction, opposition)
+
+    def bent(self, amount: Tensor) -> Grip:
+        """Every finger flexed further by `amount` (N, 5), in units of its joints' rates, within their limits."""
+        rate, lower, upper = (x.to(self.flexion) for x in (_RATE, _OPEN, _UPPER))
+        flexion = torch.minimum(torch.maximum(self.flexion + amount[..., None] * rate, lower), upper)
+        return Grip(flexion, self.adduction, self.opposition)
+
+
 class FingerDrive:
-    """The flexion of one hand's fingers: from joint angles to MANO pose, and the skin it carries."""
+    """The flexion of one hand's fingers: from a grip to MANO pose, and the skin it carries."""
 
     def __init__(self, hand: GiverHand) -> None:
         self.hand = hand
@@ -80,26 +106,20 @@ class FingerDrive:
         reach = (self.hand.rest_vertices[self.pads][:, :, None] - joints).norm(dim=-1)
         return reach * (self.pad_phalanx[..., None] >= torch.arange(3))
 
-    def pose(self, flexion: Tensor, adduction: Tensor, opposition: Tensor) -> Tensor:
-        """MANO hand pose (..., 45).
-
-        flexion (..., 5, 3) radians; adduction (...,), 0 leaves the fingers fanned out, 1 makes them parallel;
-        opposition (...,) radians, how far the thumb has turned about the length of the palm, from beside the index
-        finger (0) to facing the palm (about 1).
-        """
-        first = self.fan.to(flexion) * adduction[..., None, None]
+    def pose(self, grip: Grip) -> Tensor:
+        """MANO hand pose (N, 45)."""
+        flexion = grip.flexion
+        first = self.fan.to(flexion) * grip.adduction[:, None, None]
         along = self.mirror.to(flexion) * flexion.new_tensor([1.0, 0.0, 0.0])
-        thumb = along * opposition[..., None]
-        first = torch.cat((first[..., :4, :], thumb[..., None, :]), dim=-2)
-        base = torch.stack((first, 0 * first, 0 * first), dim=-2)  # (..., 5, 3 joints, 3)
+        thumb = along * grip.opposition[:, None]
+        first = torch.cat((first[:, :4], thumb[:, None]), dim=1)
+        base = torch.stack((first, 0 * first, 0 * first), dim=-2)  # (N, 5, 3 joints, 3)
         flex = quat_from_axis_angle(flexion[..., None] * self.axes.to(flexion))
-        return quat_to_axis_angle(quat_multiply(quat_from_axis_angle(base), flex)).flatten(-3)
+        return quat_to_axis_angle(quat_multiply(quat_from_axis_angle(base), flex)).flatten(1)
 
-    def open_flexion(self, knuckle: Tensor) -> Tensor:
-        """Flexion (..., 5, 3) to start from; knuckle (...,) radians is added to the first joint of the four fingers."""
-        out = _OPEN.to(knuckle).expand(*knuckle.shape, 5, 3).clone()
-        out[..., :4, 0] += knuckle[..., None]
-        return out
+    def hold(self, mano: Tensor, grip: Grip) -> Tensor:
+        """The hands `mano` (N, 61) with their fingers as in `grip`."""
+        return torch.cat((mano[:, :6], self.pose(grip), mano[:, 51:]), dim=-1)
 
     def _spread(self, mask: Tensor, count: int) -> Tensor:
         ids = torch.nonzero(mask)[:, 0]
@@ -112,44 +132,31 @@ class FingerDrive:
         return ids[chosen]
 
 
-def close_fingers(
-    drive: FingerDrive,
-    mano: Tensor,
-    signed_distance: SignedDistance,
-    *,
-    adduction: Tensor,
-    opposition: Tensor,
-    knuckle: Tensor,
-) -> tuple[Tensor, Tensor]:
+def close_fingers(drive: FingerDrive, mano: Tensor, grip: Grip, signed_distance: SignedDistance) -> tuple[Grip, Tensor]:
     """Close all fingers of N hands on one object.
 
-    mano (N, 61) in the object's frame: wrist pose read, finger pose replaced. adduction, opposition, knuckle (N,): see
-    `FingerDrive.pose` and `open_flexion`. Returns the numbers with fingers closed (N, 61), and which phalanges touch
-    (N, 5, 3) bool. A finger that meets nothing is left in a light curl.
+    mano (N, 61) in the object's frame, of which wrist and shape are read; grip, from which they close. Returns the
+    closed grip and which phalanges touch (N, 5, 3) bool. A finger that meets nothing is left in a light curl.
     """
     hand, pads = drive.hand, drive.pads.flatten()
     rate, upper, levers = (x.to(mano) for x in (_RATE, _UPPER, drive.levers))
     on_phalanx = torch.nn.functional.one_hot(drive.pad_phalanx, 3).bool()  # (5, P, 3)
-    start = drive.open_flexion(knuckle)
-    flexion = start.clone()
+    flexion = grip.flexion.clone()
     touched = torch.zeros_like(flexion, dtype=torch.bool)
     busy = torch.arange(len(mano))
     for _ in range(_MAX_STEPS):
-        posed = mano[busy].clone()
-        posed[:, 6:51] = drive.pose(flexion[busy], adduction[busy], opposition[busy])
-        distance = signed_distance(hand.vertices(posed, pads)).unflatten(-1, drive.pads.shape)  # (n, 5, P)
-        near = ((distance < TOUCH)[..., None] & on_phalanx).any(-2)
+        now = Grip(flexion, grip.adduction, grip.opposition)[busy]
+        distance = signed_distance(hand.vertices(drive.hold(mano[busy], now), pads)).unflatten(-1, drive.pads.shape)
+        near = ((distance < TOUCH)[..., None] & on_phalanx).any(-2)  # distance (n, 5, P), near (n, 5, 3)
         touched[busy] |= near
         stopped = touched[busy].flip(-1).cummax(-1).values.flip(-1)  # a touch beyond a joint stops it
-        speed = rate * ~(stopped | (flexion[busy] >= upper))  # (n, 5, 3)
+        speed = rate * ~(stopped | (now.flexion >= upper))  # (n, 5, 3)
         if not speed.any():
             break
         travel = (levers * speed[:, :, None]).sum(-1)  # (n, 5, P) metres per unit step
         step = ((distance - REST_DEPTH) / travel.clamp_min(1e-9)).amin(-1).clamp(*_STEP_RANGE)
-        flexion[busy] = torch.minimum(flexion[busy] + step[..., None] * speed, upper)
+        flexion[busy] = torch.minimum(now.flexion + step[..., None] * speed, upper)
         busy = busy[speed.flatten(1).any(-1)]
     idle = ~touched.any(-1, keepdim=True)
-    flexion = torch.where(idle, torch.minimum(start + _IDLE_CURL * rate, upper), flexion)
-    out = mano.clone()
-    out[:, 6:51] = drive.pose(flexion, adduction, opposition)
-    return out, touched
+    curl = grip.bent(torch.full_like(grip.flexion[..., 0], _IDLE_CURL)).flexion
+    return Grip(torch.where(idle, curl, flexion), grip.adduction, grip.opposition), touched

@@ -1,8 +1,7 @@
-"""Grasps of the giver: a hand that holds an object and leaves most of it free.
+"""Whether a hand holds an object, and how: the judgement shared by all who look for grasps of the giver.
 
-Wrist poses are sampled with the palm towards the surface, the open hand moves in until it touches, the fingers close,
-and the grasps are judged: thumb and at least two fingers touch, a finger faces thumb or palm across the object, nothing
-is deep inside it, forearm and thumb are clear, and the far end stays free for the receiver.
+A grasp is sound if thumb and at least two fingers touch, a finger faces thumb or palm across the object, nothing is
+deep inside it, and forearm and thumb are clear. What kind of grasp it is, is measured on its contacts.
 """
 
 from __future__ import annotations
@@ -13,18 +12,26 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from dexh2r_gym.giver.closing import FingerDrive, close_fingers
+from dexh2r_gym.giver.closing import FingerDrive, Grip, close_fingers
 from dexh2r_gym.giver.hand import GiverHand
 from dexh2r_gym.rotations import pose_apply, quat_from_axis_angle, quat_from_matrix, quat_multiply, quat_rotate
+from dexh2r_gym.types import NUM_GIVER_JOINTS
 
 MAX_OVERLAP = 0.003  # metres, deepest skin vertex of a grasp that is kept
-CONTACT = 0.0015  # metres, a finger whose skin comes nearer than this is in contact
+CONTACT = 0.0015  # metres, skin that comes nearer than this is in contact
+MIN_FREE = 0.45  # share of the surface that a hold of the middle leaves free
+STYLES = ("power", "pinch")
+PLACES = ("end", "other_end", "handle", "middle")
 _CLEARANCE = 0.03  # metres: object points nearer than this to the skin are taken by the giver
 _REACH = 0.10  # metres: what counts as one end of an object, at most this much of its length
 _FREE_END = 0.3  # share of an object's length, from the far end, into which the hand at the other end must not reach
+_END = 1 / 3  # share of an object's length that counts as one end
 _FOREARM = (0.05, 0.20)  # metres behind the wrist that must be clear of the object
 _MIN_SQUEEZE = 0.6  # cosine between the outward normals of two contacts, reversed: 1 is directly opposite
-_FINALISTS = 24  # candidates that are checked with every vertex and the exact distance
+_GRID_REACH = 0.008  # metres: more than the error of a lookup, so nothing beyond it can be in contact
+_IN_HANDLE = (0.8, 0.005)  # share of the contacts that must lie in the handle's box; metres the box is widened
+_PALM_SIDE = (0, 1, 4, 7, 10, 13)  # bones: palm with the ball of the thumb, and the first phalanges of the fingers
+_FINALISTS = 24  # candidates that are judged with every vertex and the exact distance
 
 
 class Graspable(Protocol):
@@ -50,13 +57,27 @@ class GraspFit:
     """K grasps of one object by one hand, the best first. May be empty."""
 
     mano: Tensor  # (K, 61) float64, the hand in the object's frame
+    grip: Grip  # of the K hands
+    index: Tensor  # (K,) long, the way or candidate each grasp came from
     score: Tensor  # (K,) higher is better
     contacts: Tensor  # (K, 5) bool, in the order of `giver.CHAINS`
+    touch: Tensor  # (K, 16) share of the contact that is on each bone
     overlap: Tensor  # (K,) metres, deepest skin vertex inside the object (exact)
     free: Tensor  # (K,) share of the object's surface further than 3 cm from the hand
+    room: Tensor  # (K,) bool: the far end is left to the receiver, or enough of the surface if held in the middle
+    style: tuple[str, ...]  # K of STYLES: pinch if only the outer phalanges touch
+    place: tuple[str, ...]  # K of PLACES
 
     def __len__(self) -> int:
         return len(self.mano)
+
+    def __getitem__(self, rows: Tensor) -> GraspFit:
+        """The grasps named by a mask (K,) or by numbers (N,)."""
+        chosen = torch.arange(len(self))[rows].tolist()
+        tensors = (self.grip[rows], self.index[rows], self.score[rows], self.contacts[rows], self.touch[rows])
+        measures = (self.overlap[rows], self.free[rows], self.room[rows])
+        words = (tuple(x[i] for i in chosen) for x in (self.style, self.place))
+        return GraspFit(self.mano[rows], *tensors, *measures, *words)
 
 
 def grasp_end(
@@ -71,10 +92,47 @@ def grasp_end(
         axis = torch.linalg.svd(obj.points - obj.points.mean(0), full_matrices=False)[2][0]
         end = axis * (1.0 if torch.rand((), generator=generator) < 0.5 else -1.0)
     end = torch.nn.functional.normalize(torch.as_tensor(end, dtype=torch.float32), dim=-1)
-    position, rotation = _wrists_at_end(hand, obj, end, num_candidates, generator)
     along = obj.points.float() @ end
-    guard = torch.cat((end, torch.lerp(along.min(), along.max(), _FREE_END)[None]))
-    return _fit(hand, obj, position, rotation, generator, guard=guard)
+    held = along > along.max() - min(_REACH, 0.4 * float(along.max() - along.min()))
+    position, rotation = wrists_over(hand, obj, held, end, num_candidates, generator)
+    mano, grip, score = close_palm_first(hand, obj, position, rotation, generator)
+    clear = (hand.vertices(mano, FingerDrive(hand).pads.flatten()) @ end).amin(-1) > torch.lerp(
+        along.min(), along.max(), _FREE_END
+    )
+    return judge_best(hand, obj, mano, grip, torch.where(clear, score, -torch.inf))
+
+
+def wrists_over(
+    hand: GiverHand, obj: Graspable, held: Tensor, forearm: Tensor, count: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Wrist positions (N, 3) and rotations (N, 4), N = count, whose palm faces a point of the surface.
+
+    held (P,) bool: which of the object's points; forearm (3,): direction to which the forearm keeps, give or take,
+    zero for none.
+    """
+
+    def uniform(low: float, high: float) -> Tensor:
+        return low + (high - low) * torch.rand(count, generator=generator)
+
+    held = torch.nonzero(held)[:, 0]
+    pick = held[torch.randint(len(held), (count,), generator=generator)]
+    point, normal = obj.points[pick].float(), obj.normals[pick].float()
+    # The palm's normal (rest -y) meets the surface.
+    forearm = forearm - (normal @ forearm)[:, None] * normal
+    any_way = torch.linalg.cross(normal, torch.randn(count, 3, generator=generator), dim=-1)
+    forearm = torch.where(forearm.norm(dim=-1, keepdim=True) < 0.3, any_way, forearm)
+    forearm = torch.nn.functional.normalize(forearm, dim=-1)
+    side = 1.0 if hand.side == "right" else -1.0
+    x = side * quat_rotate(quat_from_axis_angle(normal * uniform(-1.9, 1.9)[:, None]), forearm)
+    z = torch.linalg.cross(x, normal, dim=-1)
+    rotation = quat_from_matrix(torch.stack((x, normal, z), dim=-1))
+    tilt = 0.2 * torch.randn(count, 3, generator=generator)
+    rotation = quat_multiply(rotation, quat_from_axis_angle(tilt))
+    # Between the middle of the palm and the pads of the fingers: what lies over the surface point.
+    size = float(hand.rest_tips[1, 0].abs())
+    offset = uniform(0.35, 0.85), uniform(-0.02, 0.02)
+    anchor = torch.stack((-side * size * offset[0], 0 * offset[0], offset[1]), dim=-1)
+    return point - quat_rotate(rotation, anchor), rotation
 
 
 def grasp_near(
@@ -95,81 +153,32 @@ def grasp_near(
     near = wrist.to(noise).expand(num_candidates, 7)
     position = near[:, :3] + spread[0] * noise[:, :3]
     rotation = quat_multiply(near[:, 3:], quat_from_axis_angle(spread[1] * noise[:, 3:]))
-    prior = -0.1 * noise.square().sum(-1)
-    return _fit(hand, obj, position, rotation, generator, prior=prior)
+    mano, grip, score = close_palm_first(hand, obj, position, rotation, generator)
+    return judge_best(hand, obj, mano, grip, score - 0.1 * noise.square().sum(-1))
 
 
-def _wrists_at_end(
-    hand: GiverHand, obj: Graspable, end: Tensor, count: int, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """Sample wrist positions (N, 3) and rotations (N, 4) whose palm faces a surface point near the end."""
+def close_palm_first(
+    hand: GiverHand, obj: Graspable, position: Tensor, rotation: Tensor, generator: torch.Generator
+) -> tuple[Tensor, Grip, Tensor]:
+    """Open hands with wrists at position (N, 3), rotation (N, 4) move in along the palm's normal and close.
 
-    def uniform(low: float, high: float) -> Tensor:
-        return low + (high - low) * torch.rand(count, generator=generator)
-
-    along = obj.points @ end
-    reach = min(_REACH, 0.4 * float(along.max() - along.min()))
-    held = torch.nonzero(along > along.max() - reach)[:, 0]
-    pick = held[torch.randint(len(held), (count,), generator=generator)]
-    point, normal = obj.points[pick].float(), obj.normals[pick].float()
-    # The palm's normal (rest -y) meets the surface; the forearm points anywhere but to the free end.
-    forearm = end - (normal @ end)[:, None] * normal
-    any_way = torch.linalg.cross(normal, torch.randn(count, 3, generator=generator), dim=-1)
-    forearm = torch.nn.functional.normalize(
-        torch.where(forearm.norm(dim=-1, keepdim=True) < 0.3, any_way, forearm), dim=-1
-    )
-    side = 1.0 if hand.side == "right" else -1.0
-    x = side * quat_rotate(quat_from_axis_angle(normal * uniform(-1.9, 1.9)[:, None]), forearm)
-    z = torch.linalg.cross(x, normal, dim=-1)
-    rotation = quat_from_matrix(torch.stack((x, normal, z), dim=-1))
-    tilt = 0.2 * torch.randn(count, 3, generator=generator)
-    rotation = quat_multiply(rotation, quat_from_axis_angle(tilt))
-    # Between the middle of the palm and the pads of the fingers: what lies over the surface point.
-    size = float(hand.rest_tips[1, 0].abs())
-    anchor = torch.stack((-side * size * uniform(0.35, 0.85), 0 * along[pick], uniform(-0.02, 0.02)), dim=-1)
-    return point - quat_rotate(rotation, anchor), rotation
-
-
-def _fit(
-    hand: GiverHand,
-    obj: Graspable,
-    position: Tensor,
-    rotation: Tensor,
-    generator: torch.Generator,
-    *,
-    prior: Tensor | None = None,
-    guard: Tensor | None = None,
-) -> GraspFit:
-    """Move in, close, judge. position (N, 3), rotation (N, 4) of wrists.
-
-    prior (N,) is added to the score; guard (4,), normal and offset: the whole skin must lie beyond this plane.
+    Returns mano (N, 61), the closed grip and `coarse_score` (N,).
     """
-    count = len(position)
     drive = FingerDrive(hand)
-    adduction, opposition, knuckle = torch.rand(3, count, generator=generator)
-    grip = {"adduction": 0.3 + 0.6 * adduction, "opposition": 0.3 + 1.1 * opposition, "knuckle": 0.8 * knuckle}
-    opened = drive.pose(drive.open_flexion(grip["knuckle"]), grip["adduction"], grip["opposition"])
-    mano = hand.mano(position, rotation, opened)
-    mano, met = _move_in(hand, drive, obj, mano, rotation)
-    mano, touched = close_fingers(drive, mano, obj.signed_distance_fast, **grip)
-    fingers = touched.any(-1)
-    score = _coarse_score(hand, obj, mano, fingers, met)
-    if prior is not None:
-        score = score + prior
-    if guard is not None:
-        clear = (hand.vertices(mano, drive.pads.flatten()) @ guard[:3]).amin(-1) > guard[3]
-        score = torch.where(clear, score, -torch.inf)
-    best = score.topk(min(_FINALISTS, count)).indices
-    best = best[score[best].isfinite()]
-    return _judge(hand, obj, mano[best].double(), score[best])
+    adduction, opposition, knuckle = torch.rand(3, len(position), generator=generator)
+    grip = Grip.opened(0.3 + 0.6 * adduction, 0.3 + 1.1 * opposition, 0.8 * knuckle)
+    mano = hand.mano(position, rotation, drive.pose(grip))
+    mano, met = _move_in(drive, obj, mano, rotation)
+    grip, touched = close_fingers(drive, mano, grip, obj.signed_distance_fast)
+    mano = drive.hold(mano, grip)
+    score = coarse_score(hand, obj, mano, touched)
+    return mano, grip, torch.where(met, score, -torch.inf)
 
 
-def _move_in(
-    hand: GiverHand, drive: FingerDrive, obj: Graspable, mano: Tensor, rotation: Tensor
-) -> tuple[Tensor, Tensor]:
+def _move_in(drive: FingerDrive, obj: Graspable, mano: Tensor, rotation: Tensor) -> tuple[Tensor, Tensor]:
     """Start 12 cm off along the palm's normal and move until the skin touches. -> mano (N, 61), touched (N,) bool."""
     subset = torch.cat((drive.palm, drive.pads.flatten()))
-    skin = hand.vertices(mano, subset)
+    skin = drive.hand.vertices(mano, subset)
     back = quat_rotate(rotation, torch.tensor([0.0, 1.0, 0.0]).expand(len(mano), 3))
     lift = torch.full((len(mano), 1), 0.12)
     for _ in range(25):  # as far as the nearest vertex allows, which never passes the surface
@@ -180,30 +189,34 @@ def _move_in(
     return moved, (gap[:, 0].abs() < 0.002) & (lift[:, 0] > -0.08)
 
 
-def _coarse_score(hand: GiverHand, obj: Graspable, mano: Tensor, fingers: Tensor, met: Tensor) -> Tensor:
-    """(N,) score of closed hands, -inf for those that cannot be a grasp."""
+def coarse_score(hand: GiverHand, obj: Graspable, mano: Tensor, touched: Tensor) -> Tensor:
+    """(N,) score of closed hands (N, 61) whose phalanges touch as in (N, 5, 3), -inf for those that are no grasp."""
+    fingers = touched.any(-1)
     subset = torch.arange(0, len(hand.rest_vertices), 5)
     skin = hand.vertices(mano, subset)
     bones = hand.bone_poses(mano)
     overlap = (-obj.signed_distance_fast(skin)).amax(-1)
-    points = obj.points[:: max(1, len(obj.points) // 512)].float()
-    free = (torch.cdist(points.expand(len(mano), -1, -1), skin).amin(-1) > _CLEARANCE).float().mean(-1)
     behind = torch.linspace(*_FOREARM, 6) * (1.0 if hand.side == "right" else -1.0)
     line = torch.stack((behind, 0 * behind, 0 * behind), dim=-1)
     forearm = obj.signed_distance_fast(pose_apply(bones[:, :1], line[None].expand(len(mano), -1, -1))).amin(-1)
     squeeze = _squeeze(hand, obj, skin, subset)
     count = fingers[:, :4].sum(-1)
     good = (
-        met
-        & fingers[:, 4]
+        fingers[:, 4]
         & (count >= 2)
         & (overlap < MAX_OVERLAP)
         & (forearm > 0.03)
         & (_self_gap(hand, bones) > -0.004)
         & (squeeze > _MIN_SQUEEZE)
     )
-    score = 0.2 * count + squeeze + 3.0 * free - 100.0 * overlap.clamp_min(0.0)
+    score = 0.2 * count + squeeze + 3.0 * _free_share(obj, skin) - 100.0 * overlap.clamp_min(0.0)
     return torch.where(good, score, -torch.inf)
+
+
+def _free_share(obj: Graspable, skin: Tensor) -> Tensor:
+    """(N,) share of the object's surface that lies further than 3 cm from skin (N, S, 3)."""
+    points = obj.points[:: max(1, len(obj.points) // 512)].to(skin)
+    return (torch.cdist(points.expand(len(skin), -1, -1), skin).amin(-1) > _CLEARANCE).float().mean(-1)
 
 
 def _squeeze(hand: GiverHand, obj: Graspable, skin: Tensor, subset: Tensor) -> Tensor:
@@ -236,13 +249,51 @@ def _self_gap(hand: GiverHand, bones: Tensor) -> Tensor:
     return (torch.cdist(a, b) - reach.to(bones)).flatten(1).amin(-1)
 
 
-def _judge(hand: GiverHand, obj: Graspable, mano: Tensor, score: Tensor) -> GraspFit:
-    """The final check: every vertex, exact distances. Keeps what passes, best first."""
+def judge_best(hand: GiverHand, obj: Graspable, mano: Tensor, grip: Grip, score: Tensor) -> GraspFit:
+    """`judge` the candidates (N, 61) of highest score (N,), `index` being their place among all."""
+    best = score.topk(min(_FINALISTS, len(score))).indices
+    best = best[score[best].isfinite()]
+    return judge(hand, obj, mano[best], grip[best], score[best], best)
+
+
+def judge(hand: GiverHand, obj: Graspable, mano: Tensor, grip: Grip, score: Tensor, index: Tensor) -> GraspFit:
+    """The final check of hands (N, 61): every vertex, exact distances. Keeps what passes, in the order given."""
+    mano = mano.double()
     skin = hand.vertices(mano)
-    distance = obj.signed_distance(skin.float()).double()
+    distance = obj.signed_distance_fast(skin.float()).double()
+    near = distance < _GRID_REACH
+    distance[near] = obj.signed_distance(skin[near].float()).double()
     chain = hand.weights[:, 1:].unflatten(-1, (5, 3)).sum(-1) > 0.5  # (V, 5)
     contacts = torch.stack([distance[:, chain[:, f]].amin(-1) < CONTACT for f in range(5)], dim=-1)
     overlap = (-distance.amin(-1)).clamp_min(0.0)
-    free = (torch.cdist(obj.points.double().expand(len(mano), -1, -1), skin[:, ::4]).amin(-1) > _CLEARANCE).double()
+    meets = (distance < CONTACT).double()  # (N, V)
+    count = meets.sum(-1, keepdim=True).clamp_min(1.0)
+    own = torch.nn.functional.one_hot(hand.weights.argmax(-1), NUM_GIVER_JOINTS).double()
+    touch = meets @ own / count
+    free = _free_share(obj, skin[:, ::4].float())
+    place, room = _place(obj, skin, meets / count, free)
+    style = tuple(STYLES[int(not palm)] for palm in (touch[:, _PALM_SIDE] > 0).any(-1))
     keep = contacts[:, 4] & (contacts[:, :4].sum(-1) >= 2) & (overlap <= MAX_OVERLAP)
-    return GraspFit(mano[keep], score[keep].double(), contacts[keep], overlap[keep], free.mean(-1)[keep])
+    return GraspFit(mano, grip, index, score.double(), contacts, touch, overlap, free, room, style, place)[keep]
+
+
+def _place(obj: Graspable, skin: Tensor, share: Tensor, free: Tensor) -> tuple[tuple[str, ...], Tensor]:
+    """Where hands hold an object, and whether they leave it enough room (N,), given the share (N, V) of the contact
+    that is on each vertex of skin (N, V, 3)."""
+    points = obj.points.to(skin)
+    axis = int((points.amax(0) - points.amin(0)).argmax())  # the longest extent
+    low, high = points[:, axis].amin(), points[:, axis].amax()
+    along = (skin[..., axis] - low) / (high - low)
+    center = (share * along).sum(-1)
+    upper, lower = center > 1 - _END, center < _END
+    room = torch.where(
+        upper, along.amin(-1) > _FREE_END, torch.where(lower, along.amax(-1) < 1 - _FREE_END, free >= MIN_FREE)
+    )
+    name = torch.where(upper, PLACES.index("end"), PLACES.index("middle"))
+    name = torch.where(lower, PLACES.index("other_end"), name)
+    if (box := getattr(obj, "metadata", {}).get("handle")) is not None:
+        bottom, top = skin.new_tensor(box["low"]) - _IN_HANDLE[1], skin.new_tensor(box["high"]) + _IN_HANDLE[1]
+        inside = ((skin > bottom) & (skin < top)).all(-1)
+        held = (share * inside).sum(-1) >= _IN_HANDLE[0]
+        name = torch.where(held, PLACES.index("handle"), name)
+    return tuple(PLACES[i] for i in name.tolist()), room
