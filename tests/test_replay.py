@@ -51,7 +51,7 @@ def make_objects() -> dict[str, StoredObject]:
 
 def make_trial(subject: int = 1, name: str = "cup", split: str = "train", frames: int = 40, **changes) -> Trial:
     rng = np.random.default_rng([subject, frames, len(name)])
-    goals = len(make_objects()[name].goals)
+    goals = {"cup": 5, "rod": MAX_GOALS}.get(name, 5)
     pose = rng.normal(size=(frames, 7)) * 0.02
     pose[:, 3] += 2.0
     pose[:, 3:] /= np.linalg.norm(pose[:, 3:], axis=-1, keepdims=True)
@@ -172,6 +172,7 @@ def test_a_store_goes_to_another_process_as_its_path(tmp_path: Path) -> None:
 
 
 def test_trials_bring_goals_sensors_and_calibration(tmp_path: Path) -> None:
+    extra: tuple[dict, dict] = ({"calibration": {"kinect_0": [1, 2.5]}}, {"has_giver": False})
     rng = np.random.default_rng(0)
     own = [make_goals(3, 5), None]
     free = [rng.random((frames, goals)) < 0.5 for frames, goals in ((40, 3), (31, 5))]
@@ -179,9 +180,7 @@ def test_trials_bring_goals_sensors_and_calibration(tmp_path: Path) -> None:
     depths = [rng.integers(0, 2**16, (frames, 2, 4, 5), dtype=np.uint16) for frames in (40, 31)]
     trials = [
         make_trial(frames=len(cloud), goals=goals, goal_free=clear, sensors={"cloud": cloud, "depth": depth}, **more)
-        for goals, clear, cloud, depth, more in zip(
-            own, free, clouds, depths, ({"calibration": {"kinect_0": [1, 2.5]}}, {"has_giver": False}), strict=True
-        )
+        for goals, clear, cloud, depth, more in zip(own, free, clouds, depths, extra, strict=True)
     ]
     store = ReplayStore.open(write(tmp_path / "a.zarr.zip", trials, giver_model="mano"))
     store.check()

@@ -23,6 +23,7 @@ def check_continuity(replay: Replay, *, store: str | None = None) -> None:
     wrist = torch.cat((replay.giver[:, :3], quat_from_axis_angle(replay.giver[:, 3:6])), dim=-1)
     bends = quat_from_axis_angle(replay.giver[:, 6:51].unflatten(-1, (15, 3)))
     bodies: list[tuple[str, str, Tensor, Tensor | None]] = [("data/object_pose", "object", replay.object_pose, None)]
+    bending: Tensor | None
     if replay.has_giver:
         bending = 2 * (bends[1:] * bends[:-1]).sum(-1).abs().clamp(max=1.0).acos() * replay.fps
         bodies.append(("data/giver", "giver's wrist", wrist, bending))

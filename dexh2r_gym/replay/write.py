@@ -169,7 +169,7 @@ class _Writer:
         validate.check_meta(meta, frames, self._names, goals, len(self._calibrations), "trials to write")
         for key, value in meta.items():
             self._write(f"meta/{key}", value)
-        own = {
+        own: dict[str, Any] = {
             "format": validate.FORMAT,
             "version": validate.VERSION,
             "objects": self._names,
