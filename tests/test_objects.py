@@ -1,5 +1,6 @@
 """Objects: one solid behind parts, surface, points, distances and mass; the packaged library; users' meshes."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import mujoco
@@ -22,10 +23,10 @@ from dexh2r_gym.objects import (
     write_object,
 )
 from dexh2r_gym.objects.build import build_object
-from dexh2r_gym.objects.catalogue import volume_error
-from dexh2r_gym.objects.geometry import reduce_hull
+from dexh2r_gym.objects.catalogue import HANDLES, volume_error
+from dexh2r_gym.objects.geometry import reduce_hull, union
 from dexh2r_gym.objects.grid import decode_grid, encode_grid
-from dexh2r_gym.objects.parametric import box, tube
+from dexh2r_gym.objects.shapes import box, facing, plate, ring, tilted, tube
 
 torch.set_num_threads(1)  # the tensors here are small
 
@@ -143,8 +144,8 @@ def test_no_points_no_distances(brick: ObjectModel) -> None:
     assert (brick.penetration(torch.full((5, 3), 0.5)) == 0).all()
 
 
-def test_library_is_wide_enough() -> None:
-    assert len(NAMES) >= 20
+def test_library_has_56_objects() -> None:
+    assert len(NAMES) == 56
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -166,11 +167,61 @@ def test_library_object_describes_one_solid(name: str) -> None:
     assert (obj.signed_distance(obj.points - step) < 0).float().mean() > 0.99
     assert (obj.normals.norm(dim=-1) - 1).abs().max() < 1e-5
     # Two hands find room, one robot hand closes around it, and the numbers are those of a thing one hands over.
-    assert obj.extents[2] == obj.extents.max() and 0.145 < obj.extents[2] < 0.40
+    assert obj.extents[2] == obj.extents.max() and 0.13 < obj.extents[2] < 0.40
     assert 0.012 < obj.extents.min() < 0.105
     assert 0.05 <= obj.mass <= 1.0 and 80 < obj.mass / obj.volume < 6000
     assert {"creator", "licence", "source", "vessel"} <= set(obj.metadata)
     assert obj.metadata["licence"] in {"CC0-1.0", "CC-BY-3.0", "CC-BY-3.0-US", "Apache-2.0"}
+
+
+@pytest.mark.parametrize("name", sorted(HANDLES))
+def test_handle_box_holds_a_part_of_the_object_that_a_hand_closes_around(name: str) -> None:
+    obj = load_object(name)
+    low, high = obj.handle
+    within = ((obj.points >= low) & (obj.points <= high)).all(-1)
+    assert 0.03 < within.float().mean() < 0.9
+    assert 0.05 < (high - low).max() < 0.20  # as long as a hand is wide, or longer
+    assert (low.numpy() > obj.vertices.min(0) - 0.002).all() and (high.numpy() < obj.vertices.max(0) + 0.002).all()
+
+
+def test_only_things_with_a_handle_have_one() -> None:
+    assert {name for name in NAMES if load_object(name).handle is not None} == set(HANDLES)
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
+        {"low": [0, 0, 0]},
+        {"low": [0, 0], "high": [1, 1]},
+        {"low": [0, 0, 0], "high": [1, float("nan"), 1]},
+        {"low": [0, 0, 1], "high": [1, 1, 0]},
+        {"low": "abc", "high": [1, 1, 1]},
+        [[0, 0, 0], [1, 1, 1]],
+    ],
+)
+def test_bad_handle_is_refused(brick: ObjectModel, box: object) -> None:
+    with pytest.raises(ValueError, match=r"object 'brick': metadata\['handle'\] is .*, expected"):
+        _ = replace(brick, metadata={"handle": box}).handle
+
+
+def volume(parts: list[np.ndarray]) -> float:
+    return float(trimesh.Trimesh(*union(parts), process=False).volume)
+
+
+@pytest.mark.parametrize("count", [5, 12])
+def test_ring_has_the_volume_of_a_round_one_and_an_open_middle(count: int) -> None:
+    parts = ring(count, (0, 0.02, 0.03), (0.01, 0.02, 0.03), stretch=1.5)
+    assert len(parts) == count
+    assert volume(parts) == pytest.approx(1.5 * np.pi * (0.03**2 - 0.02**2) * 0.01, rel=1e-4)
+    assert build_object("ring", parts, recentre=False).signed_distance(torch.tensor([0.0, 0.0, 0.005])) > 0.01
+
+
+def test_plate_facing_and_tilted_put_points_where_they_say() -> None:
+    (flat,) = plate([(0, 0), (0.1, 0), (0.1, 0.2), (0, 0.2)], 0.01, 0.002)
+    np.testing.assert_allclose([flat.min(0), flat.max(0)], [[0, -0.005, 0], [0.1, 0.005, 0.2]], atol=1e-12)
+    assert volume([flat]) < 0.1 * 0.01 * 0.2
+    np.testing.assert_allclose(facing([np.array([[1.0, 2.0, 3.0]])], 10.0), [[[1, 7, 2]]])
+    np.testing.assert_allclose(tilted([np.array([[0.0, 2.0, 3.0]])], np.pi / 2, (1, 0, 0)), [[[4, 2, 0]]], atol=1e-12)
 
 
 def test_points_are_spread_by_area() -> None:

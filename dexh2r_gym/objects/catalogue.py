@@ -10,20 +10,23 @@ from __future__ import annotations
 import csv
 import shutil
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
 
 import numpy as np
 import trimesh
+from trimesh.intersections import slice_faces_plane
 
 from dexh2r_gym.objects.build import build_object, load_mesh
-from dexh2r_gym.objects.decompose import slabs
+from dexh2r_gym.objects.decompose import OVERLAP, slabs
 from dexh2r_gym.objects.geometry import filled_volume, union
 from dexh2r_gym.objects.library import FOLDER, object_names, read_object, write_object
-from dexh2r_gym.objects.model import ObjectModel
+from dexh2r_gym.objects.model import MAX_PARTS, ObjectModel
 from dexh2r_gym.objects.parametric import PARAMETRIC, SOLID_SIDES, VISUAL_SIDES
 
 MAX_VOLUME_ERROR = 0.10
+HANDLE_MARGIN = 0.001  # metres between a handle's surface and the box around it
 LICENCES = {
     "CC0": "CC0-1.0",
     "CC-BY-3.0": "CC-BY-3.0",
@@ -33,13 +36,18 @@ LICENCES = {
 
 @dataclass(frozen=True)
 class Recipe:
-    """A source mesh made into an object: mass (kg), axis it is cut across, true size relative to the source's."""
+    """A source mesh made into an object: mass (kg), axis it is cut across, true size relative to the source's.
+
+    split: an axis and a place on it (metres, after scaling); the mesh on either side of it is cut into parts of its
+    own, so that the eye of a handle stays open.
+    """
 
     folder: str
     mass: float
     axis: int = 2
     scale: float = 1.0
     vessel: bool = False  # hollow in the source, closed here
+    split: tuple[int, float] | None = None
 
 
 RECIPES = {
@@ -65,7 +73,61 @@ RECIPES = {
     "perfume_bottle": Recipe("BlendSwap-CC-0__flacon", 0.20, scale=1.2),
     "wooden_toy": Recipe("BlendSwap-CC-0__woodToy", 0.25, scale=1.4),
     "reflex_camera": Recipe("Scopia__reflex_camera", 0.80, axis=1),
+    "beer_mug": Recipe("BlendSwap-CC-0__beerGlass", 0.60, scale=0.85, vessel=True, split=(0, 0.0215)),
+    "moka_pot": Recipe("BlendSwap-CC-BY__espressokettle", 0.45, scale=0.95, vessel=True, split=(0, 0.036)),
 }
+
+
+HANDLES: dict[str, dict[str, tuple[float, float]]] = {  # what one holds it by: limits along axes of its frame, m
+    "beer_mug": {"x": (0.047, inf)},
+    "dumbbell": {"z": (-0.051, 0.051)},
+    "flashlight": {"z": (-0.012, inf)},
+    "folded_umbrella": {"z": (-inf, -0.087)},
+    "frying_pan": {"z": (-inf, -0.085)},
+    "hair_dryer": {"z": (-inf, -0.025)},
+    "hairbrush": {"z": (-inf, -0.030)},
+    "hammer": {"z": (-inf, -0.010)},
+    "kitchen_knife": {"z": (-inf, 0.030)},
+    "lint_roller": {"z": (-inf, -0.025)},
+    "mallet": {"z": (-inf, 0.000)},
+    "maraca": {"z": (-inf, -0.030)},
+    "microphone": {"z": (-inf, 0.015)},
+    "moka_pot": {"z": (0.052, inf), "y": (-0.030, inf)},
+    "paint_brush": {"z": (-inf, -0.010)},
+    "power_drill": {"x": (-0.055, 0.022)},
+    "rolling_pin": {"z": (-inf, -0.107)},
+    "scissors": {"z": (-inf, 0.000)},
+    "screwdriver": {"z": (-0.075, inf)},
+    "table_tennis_bat": {"z": (-inf, -0.060)},
+    "wooden_spoon": {"z": (-inf, 0.010)},
+    "wrench": {"z": (-inf, 0.015)},
+}
+
+
+def with_handle(obj: ObjectModel) -> ObjectModel:
+    """The object with the box around its handle in its metadata, if HANDLES has one."""
+    if obj.name not in HANDLES:
+        return obj
+    limits = np.array([HANDLES[obj.name].get(axis, (-inf, inf)) for axis in "xyz"]).T
+    points = obj.points.numpy()
+    points = points[((points >= limits[0]) & (points <= limits[1])).all(1)]
+    low = np.maximum(points.min(0) - HANDLE_MARGIN, limits[0])
+    high = np.minimum(points.max(0) + HANDLE_MARGIN, limits[1])
+    box = {"low": low.round(4).tolist(), "high": high.round(4).tolist()}
+    return replace(obj, metadata=obj.metadata | {"handle": box})
+
+
+def cut(mesh: trimesh.Trimesh, recipe: Recipe) -> list[np.ndarray]:
+    """Convex parts of a mesh as its recipe says."""
+    if recipe.split is None:
+        return slabs(mesh, recipe.axis)
+    axis, place = recipe.split
+    parts = []
+    for side in (-1.0, 1.0):  # either side reaches beyond the plane, so that no gap opens
+        normal = side * np.eye(3)[axis]
+        vertices, faces, _ = slice_faces_plane(mesh.vertices, mesh.faces, normal, (side * place - OVERLAP) * normal)
+        parts += slabs(trimesh.Trimesh(vertices, faces), recipe.axis, MAX_PARTS // 2)
+    return parts
 
 
 def make_from_source(name: str, source: Path) -> ObjectModel:
@@ -74,7 +136,7 @@ def make_from_source(name: str, source: Path) -> ObjectModel:
     with (source / "ATTRIBUTION.csv").open() as file:
         row = next(r for r in csv.DictReader(file) if r["folder"] == recipe.folder)
     mesh = load_mesh(source / recipe.folder / "visual.obj", recipe.scale)
-    parts = slabs(mesh, recipe.axis)
+    parts = cut(mesh, recipe)
     metadata = {
         "title": row["name"],
         "creator": row["creator"],
@@ -83,7 +145,7 @@ def make_from_source(name: str, source: Path) -> ObjectModel:
         "changes": f"scaled by {recipe.scale:g}, turned; convex parts made",
         "vessel": recipe.vessel,
     }
-    return build_object(name, parts, mass=recipe.mass, visual=mesh, metadata=metadata)
+    return with_handle(build_object(name, parts, mass=recipe.mass, visual=mesh, metadata=metadata))
 
 
 def make_parametric(name: str) -> ObjectModel:
@@ -98,7 +160,7 @@ def make_parametric(name: str) -> ObjectModel:
         "changes": "none",
         "vessel": False,
     }
-    return build_object(name, make(SOLID_SIDES), mass=mass, visual=visual, metadata=metadata)
+    return with_handle(build_object(name, make(SOLID_SIDES), mass=mass, visual=visual, metadata=metadata))
 
 
 def volume_error(obj: ObjectModel) -> float:

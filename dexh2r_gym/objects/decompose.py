@@ -61,8 +61,8 @@ def _lengthened(points: np.ndarray, axis: int, low: float, high: float, down: bo
     return points
 
 
-def slabs(mesh: trimesh.Trimesh, axis: int = 2) -> list[np.ndarray]:
-    """Convex hulls of slabs across an axis: as few as reach the volume to within TOLERANCE, at most MAX_PARTS."""
+def slabs(mesh: trimesh.Trimesh, axis: int = 2, limit: int = MAX_PARTS) -> list[np.ndarray]:
+    """Convex hulls of slabs across an axis: as few as reach the volume to within TOLERANCE, at most `limit`."""
     low, high = mesh.bounds[:, axis]
     levels = np.linspace(low, high, LEVELS + 1)
     thin = _level_points(mesh, axis, levels)
@@ -73,10 +73,10 @@ def slabs(mesh: trimesh.Trimesh, axis: int = 2) -> list[np.ndarray]:
         for stop in range(start + 1, LEVELS + 1):
             cost[start, stop], points = _hull(np.concatenate((points, thin[stop - 1])))
             hulls[start, stop] = points
-    best = np.full((MAX_PARTS + 1, LEVELS + 1), np.inf)
+    best = np.full((limit + 1, LEVELS + 1), np.inf)
     best[0, 0] = 0.0
-    come = np.zeros((MAX_PARTS + 1, LEVELS + 1), dtype=int)
-    for k in range(1, MAX_PARTS + 1):
+    come = np.zeros((limit + 1, LEVELS + 1), dtype=int)
+    for k in range(1, limit + 1):
         total = best[k - 1][:, None] + cost
         best[k], come[k] = total.min(0), total.argmin(0)
     finest = sum(cost[i, i + 1] for i in range(LEVELS))

@@ -2,8 +2,9 @@
 
 Keys: `parts` (all hull vertices one after another) and `part_sizes`; `vertices`, `faces` (surface of the union);
 `visual_vertices`, `visual_faces`; `sdf_steps` (see `grid.encode_grid`), `sdf_origin`; `properties` (mass, volume,
-grid spacing), `center_of_mass`, `inertia`; `metadata` (JSON text, with `name`). Surface points are drawn from the
-surface at load, with a fixed seed.
+grid spacing), `center_of_mass`, `inertia`; `metadata` (JSON text, with `name`; things with a handle have
+`handle`, the `low` and `high` corner of a box around it). Surface points are drawn from the surface at load, with a
+fixed seed.
 """
 
 from __future__ import annotations

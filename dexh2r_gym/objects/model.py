@@ -45,7 +45,7 @@ class ObjectModel:
     inertia: np.ndarray  # (3, 3) float64, kg m^2 about the centre of mass, axes of the object frame
     visual_vertices: np.ndarray  # (V, 3) float32, for display
     visual_faces: np.ndarray  # (F, 3) int32, at most MAX_VISUAL_FACES
-    metadata: dict[str, Any] = field(default_factory=dict)  # creator, licence, source, vessel, ...
+    metadata: dict[str, Any] = field(default_factory=dict)  # creator, licence, source, vessel, handle, ...
 
     def __repr__(self) -> str:
         size = " x ".join(f"{100 * e:.1f}" for e in self.extents)
@@ -60,6 +60,23 @@ class ObjectModel:
     def radius(self) -> float:
         """Radius of the bounding sphere about the origin of the object frame."""
         return float(np.linalg.norm(self.vertices, axis=1).max())
+
+    @property
+    def handle(self) -> Tensor | None:
+        """(2, 3) float32: lower and upper corner of a box around the handle, object frame; None: it has none.
+
+        Raises ValueError where metadata["handle"] is not {"low": [x, y, z], "high": [x, y, z]} with low < high.
+        """
+        box = self.metadata.get("handle")
+        if box is None:
+            return None
+        try:
+            corners = torch.tensor([box["low"], box["high"]], dtype=torch.float32)
+        except (TypeError, KeyError, ValueError, OverflowError, RuntimeError) as error:
+            raise ValueError(_handle_error(self.name, box)) from error
+        if corners.shape != (2, 3) or not corners.isfinite().all() or not (corners[0] < corners[1]).all():
+            raise ValueError(_handle_error(self.name, box))
+        return corners
 
     @cached_property
     def _alone(self) -> ObjectBatch:
@@ -83,6 +100,13 @@ class ObjectModel:
         from dexh2r_gym.objects.build import from_mesh
 
         return from_mesh(path, **options)
+
+
+def _handle_error(name: str, box: Any) -> str:
+    return (
+        f"object {name!r}: metadata['handle'] is {box!r}, expected "
+        "{'low': [x, y, z], 'high': [x, y, z]} in metres with each of low below its high"
+    )
 
 
 class ObjectBatch:

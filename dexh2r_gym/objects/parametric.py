@@ -1,17 +1,17 @@
 """Everyday objects drawn with a few numbers: bottles, tools, boxes, food. Our own, no source mesh.
 
-Each is a list of convex parts along z, metres. `sides` is the number of corners of a round section: few for the
-solid, many for display. Polygons are drawn with the circle's area, so volume does not depend on it.
+Each is a list of convex parts along z, metres, as a function of the number of corners of a round section: few for the
+solid, many for display.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 
 import numpy as np
 
-Parts = list[np.ndarray]
+from dexh2r_gym.objects.shapes import Parts, across, bent, box, facing, oval, plate, ring, tilted, tube
+
 SOLID_SIDES, VISUAL_SIDES = 16, 48
 PARAMETRIC: dict[str, tuple[Callable[[int], Parts], float]] = {}  # name -> (parts of a number of sides, mass in kg)
 
@@ -22,39 +22,6 @@ def _object(mass: float) -> Callable[[Callable[[int], Parts]], Callable[[int], P
         return make
 
     return register
-
-
-def box(size: tuple[float, float, float], at: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> Parts:
-    """A box of edges `size` centred at `at`."""
-    corners = np.stack(np.meshgrid(*[(-0.5, 0.5)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
-    return [corners * size + at]
-
-
-def tube(sides: int, *rings: tuple[float, float, float] | tuple[float, float], x: float = 0.0) -> Parts:
-    """One convex part through rings (z, radius) or (z, radius along x, radius along y), centred at (x, 0)."""
-    turn = 2 * np.pi * (np.arange(sides) + 0.5) / sides
-    grow = np.sqrt(2 * np.pi / sides / np.sin(2 * np.pi / sides))
-    circle = grow * np.stack((np.cos(turn), np.sin(turn)), axis=-1)
-    return [
-        np.concatenate([np.column_stack((circle * ring[1:] + [x, 0.0], np.full(sides, ring[0]))) for ring in rings])
-    ]
-
-
-def across(parts: Parts, z: float) -> Parts:
-    """Parts along z laid along x, at height z."""
-    return [part[:, [2, 1, 0]] * [1, -1, 1] + [0, 0, z] for part in parts]
-
-
-def bent(sides: int, radii: list[float], length: float, angle: float) -> Parts:
-    """A bar of round sections `radii`, bent by `angle` radians in all along its length."""
-    ring = tube(sides, (0.0, 1.0))[0]
-    turn = angle * np.linspace(-0.5, 0.5, len(radii))
-    arm = length / angle
-    sections = [
-        np.column_stack(((arm + ring[:, 0] * r) * np.cos(t) - arm, ring[:, 1] * r, (arm + ring[:, 0] * r) * np.sin(t)))
-        for r, t in zip(radii, turn, strict=True)
-    ]
-    return [np.concatenate(pair) for pair in itertools.pairwise(sections)]
 
 
 @_object(0.50)
@@ -249,3 +216,76 @@ def banana(n: int) -> Parts:
 @_object(0.15)
 def carrot(n: int) -> Parts:
     return tube(n, (0, 0.004), (0.060, 0.0125), (0.170, 0.020), (0.188, 0.020), (0.196, 0.013))
+
+
+@_object(0.70)
+def frying_pan(n: int) -> Parts:
+    """A pan of 18 cm, its bottom at y = 0, with a handle that rises slightly."""
+    neck = np.concatenate([oval(n, 0.011, 0.006, (0, -0.030, -0.084)), oval(n, 0.009, 0.007, (0, -0.040, -0.125))])
+    grip = np.concatenate([oval(n, 0.010, 0.008, (0, -0.040, -0.123)), oval(n, 0.014, 0.010, (0, -0.052, -0.250))])
+    bottom = tube(n, (0, 0.075), (0.006, 0.076))
+    wall = ring(n // 2, (0.005, 0.070, 0.0755), (0.038, 0.083, 0.090))
+    return [*facing(bottom + wall), neck, grip]
+
+
+@_object(0.14)
+def scissors(n: int) -> Parts:
+    """Closed, in the x-z plane: two loops of segments, a shank and the blades."""
+    loop = facing(ring(n // 3, (-0.0075, 0.0130, 0.0215), (0.0075, 0.0130, 0.0215), stretch=1.5))
+    return (
+        tilted(loop, 0.12, (-0.0205, 0, -0.027))
+        + tilted(loop, -0.12, (0.0205, 0, -0.027))
+        + plate([(-0.030, 0), (0.030, 0), (0.012, 0.042), (-0.012, 0.042)], 0.014, 0.002)
+        + plate([(-0.012, 0.030), (0.012, 0.030), (0.003, 0.120), (-0.003, 0.120)], 0.007, 0.001)
+    )
+
+
+@_object(0.30)
+def stapler(n: int) -> Parts:
+    """Lying on its back: base towards -x, hinge at the lower end, mouth at the upper."""
+    return (
+        plate([(-0.006, -0.075), (0.006, -0.075), (0.006, 0.075), (-0.006, 0.072)], 0.036, 0.004)
+        + plate([(0.004, -0.072), (0.036, -0.066), (0.042, -0.040), (0.018, -0.040), (0.004, -0.050)], 0.034, 0.004)
+        + plate([(0.018, -0.042), (0.042, -0.042), (0.048, 0.030), (0.045, 0.073), (0.030, 0.075)], 0.034, 0.004)
+        + plate([(0.012, -0.045), (0.020, -0.045), (0.034, 0.070), (0.024, 0.070)], 0.022, 0.001)
+    )
+
+
+@_object(0.12)
+def hairbrush(n: int) -> Parts:
+    """Handle below, bristles in five rows towards -y."""
+    rows = [(0.130, 0.032), (0.147, 0.044), (0.164, 0.048), (0.181, 0.044), (0.198, 0.032)]
+    return (
+        tube(n, (0, 0.010, 0.008), (0.010, 0.0145, 0.011), (0.060, 0.0125, 0.010), (0.100, 0.009, 0.008))
+        + tube(n, (0.098, 0.009, 0.008), (0.130, 0.025, 0.010), (0.164, 0.031, 0.010))
+        + tube(n, (0.164, 0.031, 0.010), (0.198, 0.025, 0.009), (0.215, 0.012, 0.007))
+        + [part for z, width in rows for part in box((width, 0.024, 0.009), (0, -0.018, z))]
+    )
+
+
+@_object(0.25)
+def game_controller(n: int) -> Parts:
+    """Two grips along -x, a body along z between them, and two sticks towards -y."""
+    grip = tube(n, (-0.030, 0.018, 0.012), (-0.015, 0.027, 0.018), (0.010, 0.027, 0.019), (0.070, 0.013, 0.012))
+    stick = facing(tube(n, (0, 0.006), (0.008, 0.006), (0.010, 0.009), (0.013, 0.008)), -0.016)
+    return (
+        tube(n, (-0.050, 0.026, 0.017), (-0.025, 0.025, 0.019), (0.025, 0.025, 0.019), (0.050, 0.026, 0.017))
+        + tilted(grip, -np.pi / 2 - 0.2, (0, 0, -0.048))
+        + tilted(grip, -np.pi / 2 + 0.2, (0, 0, 0.048))
+        + tilted(stick, 0.0, (-0.010, 0, -0.022))
+        + tilted(stick, 0.0, (-0.010, 0, 0.022))
+    )
+
+
+@_object(0.20)
+def toy_plane(n: int) -> Parts:
+    """A wooden plane, nose up along z, wings along x, fin towards y."""
+    fin = plate([(0, -0.108), (0, -0.065), (0.045, -0.090), (0.045, -0.108)], 0.010)
+    cabin = plate([(0, -0.010), (0, 0.045), (0.034, 0.025), (0.034, 0.005)], 0.022, 0.003)
+    return (
+        tube(n, (-0.110, 0.010), (-0.020, 0.020), (0.060, 0.023), (0.085, 0.020), (0.095, 0.013))
+        + tube(n, (0.094, 0.008), (0.112, 0.005))
+        + box((0.180, 0.012, 0.052), (0, -0.004, 0.035))
+        + box((0.085, 0.010, 0.032), (0, 0, -0.092))
+        + [part[:, [1, 0, 2]] for part in fin + cabin]
+    )
