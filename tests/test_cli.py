@@ -11,16 +11,23 @@ from pathlib import Path
 import pytest
 
 from dexh2r_gym import cli
+from dexh2r_gym.cli import grasps, replays, runs
 
 LEAVES = {
-    "evaluate": cli.Evaluate,
-    "score": cli.Score,
-    "bench": cli.Bench,
-    "replays import": cli.Import,
-    "replays generate": cli.Generate,
-    "replays check": cli.Check,
-    "grasps make": cli.Make,
-    "grasps info": cli.Info,
+    "evaluate": runs.Evaluate,
+    "score": runs.Score,
+    "bench": runs.Bench,
+    "replays import dexh2r": replays.ImportDexH2R,
+    "replays import dexh2r-zarr": replays.ImportDexH2RZarr,
+    "replays import dexycb": replays.ImportDexYCB,
+    "replays import khanna": replays.ImportKhanna,
+    "replays generate": replays.Generate,
+    "replays info": replays.Info,
+    "replays check": replays.Check,
+    "replays show": replays.Show,
+    "replays migrate": replays.Migrate,
+    "grasps make": grasps.MakeGrasps,
+    "grasps info": grasps.GraspInfo,
 }
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -59,11 +66,11 @@ def test_the_example_in_the_help_is_a_command(name, dexh2r, monkeypatch):
     assert seen == [LEAVES[name]]
 
 
-@pytest.mark.parametrize("group", ["", "replays", "grasps"])
+@pytest.mark.parametrize("group", ["", "replays", "replays import", "grasps"])
 def test_help_of_a_group_lists_its_commands_with_examples(group, dexh2r, capsys):
     assert dexh2r(f"{group} --help") == 0
     out = " ".join(capsys.readouterr().out.replace("│", " ").split())
-    leaves = [name for name in LEAVES if name.startswith(group) and (group or " " not in name)]
+    leaves = [name for name in LEAVES if name.startswith(group) and name.count(" ") == len(group.split())]
     assert leaves and all(f"• {name.split()[-1]} " in out for name in leaves)
     assert all(f"Example: dexh2r {name}" in out for name in leaves)
 
@@ -100,7 +107,7 @@ def test_a_mistake_is_one_line_that_lists_what_is_valid(line, words, dexh2r, tmp
         ("evaluate --backend bullet", "'mujoco', 'kinematic'"),
         ("evaluate --mode medium", "'easy', 'hard'"),
         ("evaluate --split val", "'train', 'validation', 'test', 'all'"),
-        ("replays import dexycb a b", "'khanna'"),
+        ("replays import dexicb a b", "dexh2r, dexh2r-zarr, dexycb, khanna"),
         ("evalute", "evaluate, score, bench, replays, grasps"),
     ],
 )

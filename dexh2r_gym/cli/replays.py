@@ -1,0 +1,294 @@
+"""Commands that make, import, check and show recorded trials."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import Positional, subcommand
+
+
+@dataclass
+class ImportDexH2R:
+    """Import the DexH2R dataset as it is on disk: a folder with DexH2R_dataset/, object_model/ and dataset_split.json.
+
+    What is left out, and why, is listed at the end. Killed and started again, it goes on.
+
+    Example: dexh2r replays import dexh2r dataset dexh2r.zarr
+    """
+
+    path: Positional[Path]
+    """The dataset's folder."""
+    out: Positional[Path]
+    """The store to write: a folder, or a single file that ends in .zarr.zip."""
+    sensors: tuple[Literal["cloud", "depth", "image"], ...] = ("cloud",)
+    """What is kept of the cameras: object clouds; depth and colour pictures make the store very large."""
+    fps: float = 30.0
+    """Frames a second of the recordings, which the dataset does not say."""
+    num_goals: int = 40
+    """Goal grasps searched for each object where the dataset has none (model_final_qpose_cvae.pt)."""
+    strict: bool = False
+    """Fail if anything has to be left out."""
+    skip_damaged: bool = False
+    """Leave out trials with damaged files; by default the first one ends the import."""
+    workers: int | None = None
+    """Processes; by default one a core."""
+    seed: int = 0
+
+    def run(self) -> None:
+        from dexh2r_gym.replay.dexh2r import import_dexh2r
+
+        summary = import_dexh2r(
+            self.path,
+            self.out,
+            workers=self.workers,
+            strict=self.strict,
+            skip_damaged=self.skip_damaged,
+            sensors=self.sensors,
+            num_goals=self.num_goals,
+            fps=self.fps,
+            seed=self.seed,
+        )
+        print(summary)
+        _say_next(self.out)
+
+
+@dataclass
+class ImportDexH2RZarr:
+    """Import a zarr file made by DexH2R's code for training DP or DP3. It has no giver: to imitate, not to evaluate.
+
+    Example: dexh2r replays import dexh2r-zarr train.zarr train_windows.zarr --objects dataset/object_model
+    """
+
+    path: Positional[Path]
+    """The zarr folder."""
+    out: Positional[Path]
+    """The store to write: a folder, or a single file that ends in .zarr.zip."""
+    objects: Path | None = None
+    """Folder of object meshes to match the clouds with; without it shapes are made from the clouds."""
+
+    def run(self) -> None:
+        from dexh2r_gym.replay.dexh2r import import_dexh2r_zarr
+
+        print(import_dexh2r_zarr(self.path, self.out, objects=self.objects))
+
+
+@dataclass
+class ImportDexYCB:
+    """Import givers from DexYCB, or from HandoverSim's cache of it. Needs MANO's files in $DEXH2R_MANO.
+
+    It has no robot: no demonstrations. After the recorded frames the giver holds the object out for two seconds.
+
+    Example: dexh2r replays import dexycb dex-ycb-20210415 dexycb.zarr.zip --subjects 20200709-subject-01
+    """
+
+    path: Positional[Path]
+    """The dataset's folder."""
+    out: Positional[Path]
+    """The store to write: a folder, or a single file that ends in .zarr.zip."""
+    subjects: tuple[str, ...] | None = None
+    """Names of subjects' folders; by default all."""
+    sequences: tuple[str, ...] | None = None
+    """Names of sequences; by default all."""
+    num_goals: int = 40
+    """Goal grasps searched for each object."""
+    workers: int | None = None
+    """Processes; by default one a core."""
+    seed: int = 0
+
+    def run(self) -> None:
+        from dexh2r_gym.replay.dexycb import import_dexycb
+
+        import_dexycb(
+            self.path,
+            self.out,
+            subjects=self.subjects,
+            sequences=self.sequences,
+            num_goals=self.num_goals,
+            workers=self.workers,
+            seed=self.seed,
+        )
+        _say_next(self.out)
+
+
+@dataclass
+class ImportKhanna:
+    """Import one recorded human-to-human handover of Handovers@RPL (Khanna et al. 2023).
+
+    A folder of 30 csv files at 120 Hz with baton_pose_saved.csv among them.
+
+    Example: dexh2r replays import khanna handover_Sample baton.zarr.zip
+    """
+
+    path: Positional[Path]
+    """Folder of the recording."""
+    out: Positional[Path]
+    """The store to write: a folder, or a single file that ends in .zarr.zip."""
+    seed: int = 0
+
+    def run(self) -> None:
+        from dexh2r_gym.replay.khanna import import_khanna
+
+        import_khanna(self.path, self.out, seed=self.seed)
+        _say_next(self.out)
+
+
+@dataclass
+class Import:
+    """Turn recordings of others into a replay store."""
+
+    command: (
+        Annotated[ImportDexH2R, subcommand("dexh2r")]
+        | Annotated[ImportDexH2RZarr, subcommand("dexh2r-zarr")]
+        | Annotated[ImportDexYCB, subcommand("dexycb")]
+        | Annotated[ImportKhanna, subcommand("khanna")]
+    )
+
+    def run(self) -> None:
+        self.command.run()
+
+
+def _say_next(out: Path) -> None:
+    print(f"wrote {out}; next: dexh2r replays info {out}; dexh2r evaluate --replays {out}")
+
+
+@dataclass
+class Generate:
+    """Make synthetic trials: givers that hold everyday objects and move them in front of the robot.
+
+    Killed and started again, it goes on. The same preset and seed give the same bytes, whatever the number of workers.
+
+    Example: dexh2r replays generate --preset paper --seed 0 open.zarr.zip
+    """
+
+    out: Positional[Path]
+    """The store to write: a folder, or a single file that ends in .zarr.zip."""
+    preset: Literal["mini", "paper"] = "mini"
+    """mini: the 240 trials that come with the package. paper: 4282 trials, 39 givers, 56 objects, as in DexH2R."""
+    seed: int = 0
+    demonstrator: str = "scripted"
+    """The agent that shows in each trial how the object is taken; none: no demonstrations, several times as fast."""
+    workers: int | None = None
+    """Processes; by default one a core."""
+
+    def run(self) -> None:
+        from dexh2r_gym.replay.generate import generate
+
+        demonstrator = None if self.demonstrator == "none" else self.demonstrator
+        generate(self.out, preset=self.preset, seed=self.seed, demonstrator=demonstrator, workers=self.workers)
+        _say_next(self.out)
+
+
+@dataclass
+class Info:
+    """Say what is in a store; with --out also measure it, and write a card with plots.
+
+    Example: dexh2r replays info mini --out card
+    """
+
+    store: Positional[str] = "mini"
+    """`mini`, or the path of a store."""
+    out: Path | None = None
+    """Folder for card.md, statistics.json and plots."""
+
+    def run(self) -> None:
+        from dexh2r_gym.replay import ReplayStore
+        from dexh2r_gym.replay.card import describe, write_card
+
+        store = ReplayStore.open(self.store)
+        print(describe(store))
+        if self.out:
+            print(f"card: {write_card(store, self.out)}")
+
+
+@dataclass
+class Check:
+    """Read all of a store and list what is wrong: damage, numbers that cannot be, jumps that no hand can do.
+
+    Example: dexh2r replays check mini
+    """
+
+    store: Positional[str] = "mini"
+    """`mini`, or the path of a store."""
+
+    def run(self) -> None:
+        from tqdm import tqdm
+
+        from dexh2r_gym.replay import ReplayStore
+
+        store = ReplayStore.open(self.store)
+        problems = list(store.problems(progress=lambda trials: tqdm(trials, total=len(store), unit="trial")))
+        for problem in problems:
+            print(problem)
+        if problems:
+            sys.exit(f"dexh2r: {store}: {len(problems)} problems")
+        print(f"{store}: all {len(store)} trials are sound, and nothing was changed since it was written")
+
+
+@dataclass
+class Show:
+    """Look at a replay in the browser, or write it as a video.
+
+    Example: dexh2r replays show mini --out handover.mp4
+    """
+
+    store: Positional[str] = "mini"
+    """`mini`, or the path of a store."""
+    id: Positional[str | None] = None
+    """Which replay to begin with, for instance s03/hammer/000; by default the first."""
+    out: Path | None = None
+    """An .mp4 video or a .png contact sheet to write instead of opening the browser."""
+    host: str = "127.0.0.1"
+    """Address to serve on; 0.0.0.0 lets other machines look."""
+    port: int = 8080
+
+    def run(self) -> None:
+        from dexh2r_gym.replay import ReplayStore
+        from dexh2r_gym.replay.show import serve, write_film
+
+        store = ReplayStore.open(self.store)
+        id = self.id or store.infos[0].id
+        if self.out:
+            print(f"wrote {write_film(store.replay(id), self.out)}")
+        else:
+            serve(store, id, host=self.host, port=self.port)
+
+
+@dataclass
+class Migrate:
+    """Turn a store of an older version of the format into the present one.
+
+    Example: dexh2r replays migrate old.zarr.zip new.zarr.zip
+    """
+
+    old: Positional[Path]
+    """The store to read."""
+    new: Positional[Path]
+    """The store to write: a folder, or a single file that ends in .zarr.zip."""
+
+    def run(self) -> None:
+        from tqdm import tqdm
+
+        from dexh2r_gym.replay.migrate import migrate
+
+        migrate(self.old, self.new, progress=lambda trials: tqdm(trials, unit="trial"))
+        print(f"wrote {self.new}")
+
+
+@dataclass
+class Replays:
+    """Make, import, check and show recorded trials."""
+
+    command: (
+        Annotated[Import, subcommand("import")]
+        | Annotated[Generate, subcommand("generate")]
+        | Annotated[Info, subcommand("info")]
+        | Annotated[Check, subcommand("check")]
+        | Annotated[Show, subcommand("show")]
+        | Annotated[Migrate, subcommand("migrate")]
+    )
+
+    def run(self) -> None:
+        self.command.run()

@@ -1,0 +1,100 @@
+"""Commands that run and score agents, and measure speed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tyro.conf import Positional
+
+
+@dataclass
+class Evaluate:
+    """Run an agent on every trial of a split and write a report, as the paper's Table 3 does.
+
+    Writes one record an episode, report.json and report.md into the folder. Killed and started again, it goes on.
+
+    Example: dexh2r evaluate --agent scripted --mode hard --split test --num-envs 32 --out runs/scripted
+    """
+
+    out: Path | None = None
+    """Folder of the run; made if missing. By default runs/ and a name made of agent, replays, split and mode."""
+    agent: str = "scripted"
+    """scripted, replay, random, another installed agent, or module:function for your own."""
+    mode: Literal["easy", "hard"] = "hard"
+    """Alignment takes over 10 cm (easy) or 5 cm (hard) from the goal."""
+    split: Literal["train", "validation", "test", "all"] = "test"
+    replays: str = "mini"
+    """`mini`, or the path of a replay store."""
+    backend: Literal["mujoco", "kinematic"] = "mujoco"
+    num_envs: int = 32
+    """Worlds side by side; the numbers do not depend on it."""
+    seed: int = 0
+    video: int = 0
+    """How many of the first episodes to film."""
+    speed_limits: tuple[float, float, float] | None = (1.5, 4.0, 4.0)
+    """Palm m/s, palm rad/s, joints rad/s; None for the paper's unlimited kinematics."""
+
+    def run(self) -> None:
+        from dexh2r_gym.agents import find_agent
+        from dexh2r_gym.evaluate import evaluate
+
+        maker = find_agent(self.agent)
+        store = Path(self.replays).name.split(".")[0]
+        out = self.out or Path("runs") / "-".join(
+            (self.agent.replace(":", "."), store, self.split, self.mode, self.backend)
+        )
+        evaluate(
+            lambda env: maker(env, self.seed),
+            out=out,
+            agent_name=self.agent,
+            replays=self.replays,
+            split=self.split,
+            num_envs=self.num_envs,
+            seed=self.seed,
+            video=self.video,
+            mode=self.mode,
+            backend=self.backend,
+            speed_limits=self.speed_limits,
+        )
+        print((out / "report.md").read_text())
+        print(f"report: {out / 'report.md'}")
+
+
+@dataclass
+class Score:
+    """Score a run folder again from its recorded episodes. An incomplete run is refused.
+
+    Example: dexh2r score runs/scripted
+    """
+
+    run_folder: Positional[Path]
+    allow_incomplete: bool = False
+    """Score the episodes that are there."""
+
+    def run(self) -> None:
+        from dexh2r_gym.evaluate import score
+
+        score(self.run_folder, allow_incomplete=self.allow_incomplete)
+        print((self.run_folder / "report.md").read_text())
+
+
+@dataclass
+class Bench:
+    """Measure simulated seconds per wall second, beside EnvPool's HandManipulateBlock (extra `bench`) in the same run.
+
+    Example: dexh2r bench --out runs/bench
+    """
+
+    out: Path = Path("runs/bench")
+    """Folder for bench.json and bench.md."""
+    seconds: float = 10.0
+    """Wall seconds of each measurement."""
+    num_envs: tuple[int, ...] = (64, 512, 2048)
+    """Worlds side by side, one measurement each per backend."""
+
+    def run(self) -> None:
+        from dexh2r_gym.bench import bench
+
+        print(bench(self.out, seconds=self.seconds, num_envs=self.num_envs))
