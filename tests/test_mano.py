@@ -4,13 +4,20 @@ import os
 import pickle
 import pickletools
 import struct
+import warnings
 
 import numpy as np
 import pytest
+import smplx
+import smplx.utils
 import torch
 
+from dexh2r_gym.giver import GiverHand, move_mano
+from dexh2r_gym.giver import hand as hand_module
 from dexh2r_gym.giver.mano_file import FOLDER_VARIABLE, MAX_FILE_SIZE, load_mano
-from tests.mano_files import NUM_FACES, mano_data, write_mano_file
+from dexh2r_gym.rotations import pose_apply, quat_from_axis_angle
+from tests.mano_files import NUM_FACES, WRIST, mano_data, write_mano_file
+from tests.test_giver import capsule_distance
 
 SIDES = ("right", "left")
 
@@ -182,3 +189,131 @@ def test_a_file_larger_than_any_of_manos_is_not_read(folder):
         file.truncate(MAX_FILE_SIZE + 1)
     with pytest.raises(ValueError, match="larger than 16 MiB"):
         load_mano("right")
+
+
+# --- the hand ---
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory):
+    """A folder with both made-up files."""
+    folder = tmp_path_factory.mktemp("mano")
+    for side in SIDES:
+        write_mano_file(folder, side)
+    return folder
+
+
+@pytest.fixture
+def mano(models, monkeypatch):
+    monkeypatch.setenv(FOLDER_VARIABLE, str(models))
+
+
+def numbers(seed: int, count: int, bend: float = 0.6, size: float = 1.0) -> torch.Tensor:
+    """MANO numbers (count, 61) of one person."""
+    out = torch.randn(count, 61, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    out[:, 3:51] *= bend
+    out[:, 51:] = size * out[0, 51:]
+    return out
+
+
+@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_vertices_and_joints_are_those_of_smplx(mano, side, dtype):
+    data = smplx.utils.Struct(**mano_data(side))
+    for seed in range(3):
+        poses = numbers(seed, 8).to(dtype)
+        theirs = smplx.MANO(
+            "",
+            data_struct=data,
+            use_pca=False,
+            flat_hand_mean=True,
+            is_rhand=side == "right",
+            dtype=dtype,
+            batch_size=8,
+        )
+        want = theirs(betas=poses[:, 51:], global_orient=poses[:, 3:6], hand_pose=poses[:, 6:51], transl=poses[:, :3])
+        hand = GiverHand.from_mano(poses, side, "mano")
+        tolerance = 1e-5 if dtype == torch.float32 else 2e-8  # smplx adds 1e-8 to every angle
+        torch.testing.assert_close(hand.vertices(poses), want.vertices.detach(), atol=tolerance, rtol=0)
+        torch.testing.assert_close(hand.joints(poses), want.joints.detach(), atol=tolerance, rtol=0)
+        faces = hand.faces.numpy()
+        assert np.array_equal(faces, theirs.faces.astype(int))
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_wrist_is_at_the_translation_plus_the_root(mano, side):
+    hand = GiverHand(side, model="mano")
+    np.testing.assert_allclose(hand.root.numpy(), WRIST * [1 if side == "right" else -1, 1, 1], atol=2e-3)
+    poses = numbers(0, 4)
+    torch.testing.assert_close(hand.joints(poses)[:, 0], poses[:, :3] + hand.root)
+    assert hand.rest_joints[0].norm() == 0
+
+
+def test_skin_of_the_bones_is_the_skin_of_the_numbers_in_any_batch_and_subset(mano):
+    poses = numbers(1, 6)
+    hand = GiverHand.from_mano(poses, "left", "mano")
+    assert torch.equal(hand.skin(hand.bone_poses(poses)), hand.vertices(poses))
+    one = torch.stack([hand.vertices(p) for p in poses]).reshape(2, 3, -1, 3)
+    torch.testing.assert_close(hand.vertices(poses.reshape(2, 3, 61)), one)
+    ids = torch.tensor([0, 7, 777])
+    torch.testing.assert_close(hand.vertices(poses, ids), hand.vertices(poses)[:, ids])
+    torch.testing.assert_close(hand.vertices(poses.float()).double(), hand.vertices(poses), atol=1e-6, rtol=0)
+    assert hand.pose_correction(hand.bone_poses(poses)).norm(dim=-1).max() > 1e-3  # it does matter
+
+
+def test_moving_the_wrist_moves_the_whole_hand_rigidly(mano):
+    hand, poses = GiverHand("right", model="mano"), numbers(2, 3, size=0)
+    turn = quat_from_axis_angle(torch.tensor([[0.3, -2.0, 0.5]], dtype=torch.float64))
+    pose = torch.cat((torch.tensor([[0.1, 0.2, 0.3]], dtype=torch.float64), turn), -1)
+    moved = hand.vertices(move_mano(pose, poses, hand.root))
+    torch.testing.assert_close(moved, pose_apply(pose[:, None], hand.vertices(poses)))
+
+
+def test_numbers_written_are_the_numbers_read(mano):
+    poses = numbers(4, 3)
+    hand = GiverHand.from_mano(poses, "right", "mano")
+    wrist = hand.bone_poses(poses)[:, 0]
+    torch.testing.assert_close(hand.mano(wrist[:, :3], wrist[:, 3:], poses[:, 6:51]), poses)
+
+
+def test_tips_are_the_ends_of_the_fingers(mano):
+    """The made-up hand is the open hand with fewer vertices: its tips are within a vertex of the open hand's."""
+    tips = GiverHand("left", model="mano").rest_tips
+    assert (tips - GiverHand("left").rest_tips).norm(dim=-1).max() < 0.004
+
+
+@pytest.mark.parametrize("size", [0.0, 2.0])
+@pytest.mark.parametrize("side", SIDES)
+def test_capsules_follow_the_skin(mano, side, size):
+    poses = numbers(3, 3, bend=0, size=size)
+    poses[1, 6:42].unflatten(-1, (12, 3))[:, 2] = 1.2 if side == "right" else -1.2  # a fist
+    hand = GiverHand.from_mano(poses, side, "mano")
+    flat, fist = capsule_distance(hand, poses[0]), capsule_distance(hand, poses[1])
+    assert flat.abs().median() < 0.0011 and flat.abs().quantile(0.95) < 0.0035 and flat.max() < 0.008
+    assert fist.abs().quantile(0.95) < 0.006 and fist.max() < 0.010
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_without_files_the_open_hand_stands_in_and_says_so_once(monkeypatch, side):
+    monkeypatch.delenv(FOLDER_VARIABLE, raising=False)
+    hand_module._warn_of_stand_in.cache_clear()
+    with pytest.warns(UserWarning, match=r"\$DEXH2R_MANO is not set"):
+        hand = GiverHand(side, [3.0] * 10, "mano")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        GiverHand(side, model="mano")
+    mean = GiverHand(side)
+    assert torch.equal(hand.rest_vertices, mean.rest_vertices) and hand.betas[0] == 3.0
+    poses = numbers(0, 3)
+    where = poses.clone()
+    where[:, :3] += torch.tensor(WRIST * [1 if side == "right" else -1, 1, 1])
+    torch.testing.assert_close(hand.vertices(poses), mean.vertices(where))
+
+
+def test_a_variable_without_the_file_is_an_error_not_a_stand_in(folder):
+    write_mano_file(folder, "right")
+    GiverHand("right", model="mano")
+    with pytest.raises(FileNotFoundError, match=r"MANO_LEFT\.pkl"):
+        GiverHand("left", model="mano")
+    with pytest.raises(ValueError, match="valid: open, mano"):
+        GiverHand(model="nano")

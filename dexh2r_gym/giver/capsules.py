@@ -1,13 +1,16 @@
 """The giver's hand as 20 capsules: five for the palm, one for every phalanx.
 
 Fitted once to the open hand at rest by least squares (mean square distance of the skin's vertices to the nearest
-capsule of a bone that moves them; median 0.4 mm, 95% within 2 mm), then stretched with the shape of each hand.
+capsule of a bone that moves them; median 0.4 mm, 95% within 2 mm), then stretched with the shape of each hand. MANO's
+hands start from the open hand's capsules and are fitted in the same way.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+
+from dexh2r_gym.giver.shape import Capsules
 
 # bone, x0 y0 z0, x1 y1 z1, radius: millimetres, frame of the bone, right hand at rest
 _TABLE = (
@@ -33,18 +36,48 @@ _TABLE = (
     (15, -2.5, -0.2, -1.7, -15.2, -8.3, 6.2, 8.2),  # thumb 3
 )  # fmt: skip
 NUM_CAPSULES = len(_TABLE)
+FIT_STEPS, FIT_STEP = 200, 2e-4  # of Adam; m
 
 
-def fitted_capsules(stretch: Tensor, mirror: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Capsules of a hand whose bones are stretched by (16, 3, 3) and mirrored by (3,) factors.
-
-    Returns bone (C,) long; ends p0 and p1 (C, 3) metres, frame of that bone; radius (C,) metres.
-    """
+def open_capsules() -> Capsules:
+    """Capsules of the open right hand of mean shape."""
     table = torch.tensor(_TABLE, dtype=torch.float64)
-    bone, ends, radius = table[:, 0].long(), 1e-3 * table[:, 1:7].unflatten(-1, (2, 3)), 1e-3 * table[:, 7]
-    ends = mirror * (stretch[bone][:, None] * ends[:, :, None, :]).sum(-1)
-    axis = table[:, 4:7] - table[:, 1:4]
-    axis = axis / axis.norm(dim=-1, keepdim=True)
-    # A radius grows as the root of its cross-section: the determinant of the stretch less its part along the capsule.
-    along = (stretch[bone] * axis[:, None, :]).sum(-1).norm(dim=-1)
-    return bone, ends[:, 0], ends[:, 1], radius * (torch.linalg.det(stretch[bone]) / along).sqrt()
+    return table[:, 0].long(), 1e-3 * table[:, 1:4], 1e-3 * table[:, 4:7], 1e-3 * table[:, 7]
+
+
+def stretched_capsules(capsules: Capsules, stretch: Tensor) -> Capsules:
+    """Capsules of a hand whose bones are stretched about their joints by (16, 3, 3).
+
+    A radius grows as the root of its cross-section: the determinant of the stretch less its part along the capsule.
+    """
+    bone, p0, p1, radius = capsules
+    own = stretch[bone]
+    p0, p1, axis = ((own * x[:, None, :]).sum(-1) for x in (p0, p1, torch.nn.functional.normalize(p1 - p0, dim=-1)))
+    return bone, p0, p1, radius * (torch.linalg.det(own) / axis.norm(dim=-1)).sqrt()
+
+
+def fit_capsules(start: Capsules, joints: Tensor, vertices: Tensor, weights: Tensor) -> Capsules:
+    """Capsules refitted to a hand at rest: joints (16, 3), vertices (V, 3), weights (V, 16), float64.
+
+    Least squares over ends and radii: of each vertex the distance to the nearest capsule of a bone that moves it. A
+    vertex belongs to the bones that have at least a quarter of it.
+    """
+    bone = start[0]
+    foreign = weights[:, bone] < 0.25  # (V, C)
+    local = vertices[:, None] - joints[bone]  # (V, C, 3)
+    parameters = torch.cat((start[1], start[2], start[3][:, None]), dim=-1).requires_grad_()
+    optimizer = torch.optim.Adam([parameters], lr=FIT_STEP)
+    for _ in range(FIT_STEPS):
+        optimizer.zero_grad()
+        gap = _distance(local, *parameters.split((3, 3, 1), dim=-1)).abs().masked_fill(foreign, torch.inf).amin(-1)
+        (1e6 * gap.square().mean()).backward()
+        optimizer.step()
+    p0, p1, radius = parameters.detach().split((3, 3, 1), dim=-1)
+    return bone, p0, p1, radius.squeeze(-1)
+
+
+def _distance(points: Tensor, p0: Tensor, p1: Tensor, radius: Tensor) -> Tensor:
+    """Signed distance (V, C) of points (V, C, 3) to capsules with ends (C, 3) and radius (C, 1)."""
+    along = p1 - p0
+    t = (((points - p0) * along).sum(-1) / along.square().sum(-1)).clamp(0, 1)
+    return (points - p0 - t[..., None] * along).norm(dim=-1) - radius.squeeze(-1)

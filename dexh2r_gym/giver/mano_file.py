@@ -40,7 +40,7 @@ _SHAPES = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ManoModel:
     """One hand's MANO as its file gives it: metres, rest pose flat, float64."""
 
