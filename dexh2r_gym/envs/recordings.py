@@ -57,7 +57,7 @@ class Recordings:
     def _hand_of(self, replay: Replay) -> GiverHand:
         """The giver's hand, one object for all trials of the same hand."""
         key = (replay.side, tuple(replay.giver[0, 51:].tolist()))
-        return self._hands.setdefault(key, GiverHand.from_mano(replay.giver, replay.side))
+        return self._hands.setdefault(key, GiverHand.from_mano(replay.giver, replay.side, replay.giver_model))
 
     def _load(self, replays: list[Replay]) -> None:
         for r in replays:
