@@ -3,6 +3,9 @@
 The peer is EnvPool's HandManipulateBlock-v1, a ShadowHand whose physics runs in C++ on a thread pool.
 Ours is stepped with observations, rewards and the paper's metrics while the recorded demonstrations are played, so that
 worlds go through approach, contact and reset; the released code's metrics are left to `dexh2r score`.
+
+Beside it, how fast random windows with object clouds are drawn (`ReplayWindows`), against reading each from the zarr
+arrays as they are, one at a time, collated by PyTorch.
 """
 
 from __future__ import annotations
@@ -18,18 +21,26 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+import torch
+import zarr
+import zarr.storage
 from gymnasium.vector import AutoresetMode
+from scipy.spatial.transform import Rotation
+from torch.utils.data import default_collate
 from tqdm import tqdm
+
+from dexh2r_gym.replay import ReplayStore, ReplayWindows
 
 PEER = "EnvPool HandManipulateBlock-v1"
 PEER_ENVS = 8
 PEER_STEP_SECONDS = 0.04  # 20 substeps of 2 ms
 WARM_UP_SECONDS = 2.0
 BACKENDS = ("mujoco", "kinematic")
+WINDOW_FRAMES, WINDOW_POINTS, WINDOW_BATCH = 16, 1024, 64
 
 
 def bench(out: Path, *, seconds: float, num_envs: Sequence[int], replays: str = "mini") -> str:
-    """Measure every backend at every number of worlds between two of the peer; write bench.json and bench.md.
+    """Measure every backend at every number of worlds between two of the peer, and windows; write bench.json, bench.md.
 
     Returns the table as markdown. Without EnvPool the table says so and has no ratios.
     """
@@ -38,7 +49,7 @@ def bench(out: Path, *, seconds: float, num_envs: Sequence[int], replays: str = 
     out.mkdir(parents=True, exist_ok=True)
     jobs = [(backend, n) for backend in BACKENDS for n in num_envs]
     rows: list[dict[str, Any]] = []
-    with tqdm(total=len(jobs) + 2, unit="measurement") as bar:
+    with tqdm(total=len(jobs) + 3, unit="measurement") as bar:
         peer = [_measure_peer(seconds)]
         bar.update()
         for backend, n in jobs:
@@ -61,6 +72,8 @@ def bench(out: Path, *, seconds: float, num_envs: Sequence[int], replays: str = 
             bar.update()
         peer.append(_measure_peer(seconds))
         bar.update()
+        windows = {"ours": _measure_windows(replays, seconds), "zarr": _measure_zarr(replays, seconds)}
+        bar.update()
     measured = [p for p in peer if p is not None]
     peer_speed = float(np.mean(measured)) * PEER_STEP_SECONDS if measured else None
     for row in rows:
@@ -69,6 +82,7 @@ def bench(out: Path, *, seconds: float, num_envs: Sequence[int], replays: str = 
     result = {
         "peer": {"env": PEER, "num_envs": PEER_ENVS, "steps_per_s": measured, "simulated_s_per_s": peer_speed},
         "rows": rows,
+        "windows_per_s": windows,
         "machine": {"cpu": _cpu(), "cores": os.cpu_count(), "python": platform.python_version()},
         "versions": {name: version(name) for name in ("mujoco", "torch", "numpy", "gymnasium")},
         "seconds": seconds,
@@ -126,7 +140,37 @@ def _measure_peer(seconds: float) -> float | None:
     return rate
 
 
-def _rate(step: Callable[[], None], seconds: float) -> float:
+def _measure_windows(replays: str, seconds: float) -> float:
+    """Windows a second, hand states, object poses and clouds, in random batches."""
+    windows = ReplayWindows(replays, "all", length=WINDOW_FRAMES, num_points=WINDOW_POINTS)
+    generator = torch.Generator().manual_seed(0)
+
+    def step() -> None:
+        windows[torch.randint(len(windows), (WINDOW_BATCH,), generator=generator)]["cloud"].contiguous()
+
+    return WINDOW_BATCH * _rate(step, seconds)
+
+
+def _measure_zarr(replays: str, seconds: float) -> float:
+    """The same windows read from the store's arrays one at a time, the cloud posed by SciPy, collated by PyTorch."""
+    store = ReplayStore.open(replays)
+    files = zarr.storage.ZipStore if store.path.is_file() else zarr.storage.LocalStore
+    data: Any = zarr.open_group(files(store.path, read_only=True), mode="r")["data"]
+    rng = np.random.default_rng(0)
+
+    def window() -> dict[str, np.ndarray]:
+        trial = int(rng.integers(len(store)))
+        begin = store.frames_of(trial).start + int(rng.integers(store.infos[trial].num_frames - WINDOW_FRAMES + 1))
+        pose, hand = (data[key][begin : begin + WINDOW_FRAMES] for key in ("object_pose", "hand_state"))
+        points = store.object_model(store.infos[trial].object).points.numpy()
+        points = points[rng.choice(len(points), WINDOW_POINTS, replace=False)]
+        turned = [Rotation.from_quat(row[3:], scalar_first=True).apply(points) + row[:3] for row in pose]
+        return {"hand_state": hand, "object_pose": pose, "cloud": np.stack(turned).astype(np.float32)}
+
+    return WINDOW_BATCH * _rate(lambda: default_collate([window() for _ in range(WINDOW_BATCH)]), seconds)
+
+
+def _rate(step: Callable[[], object], seconds: float) -> float:
     """Calls a second, after a warm-up."""
     count = 0
     for limit in (WARM_UP_SECONDS, seconds):
@@ -165,4 +209,10 @@ def _table(result: dict[str, Any]) -> str:
             f"| {row['env']} | {row['num_envs']} | {row['steps_per_s']:,.0f} "
             f"| {row['simulated_s_per_s']:.1f} | {ratio} |"
         )
+    ours, plain = result["windows_per_s"]["ours"], result["windows_per_s"]["zarr"]
+    lines += [
+        "",
+        f"Random windows of {WINDOW_FRAMES} frames with clouds of {WINDOW_POINTS} points: {ours:,.0f} / s; "
+        f"one at a time from zarr: {plain:,.0f} / s ({ours / plain:.0f} times).",
+    ]
     return "\n".join(lines) + "\n"
