@@ -16,9 +16,10 @@ def import_extra(module: str, extra: str) -> ModuleType:
     Raises:
         MissingExtraError: it is not installed; the message says how to install it.
     """
+    library = module.partition(".")[0]
     try:
         return import_module(module)
     except ModuleNotFoundError as error:
-        if error.name is None or error.name != module.split(".")[0]:
+        if (error.name or "").partition(".")[0] != library:
             raise
-        raise MissingExtraError(f'{error.name} is not installed: pip install "dexh2r-gym[{extra}]"') from error
+        raise MissingExtraError(f'{library} is not installed: pip install "dexh2r-gym[{extra}]"') from error

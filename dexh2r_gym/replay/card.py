@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from dexh2r_gym.extras import import_extra
 from dexh2r_gym.replay.plots import count_kinds, giver_ways, write_plots
 from dexh2r_gym.replay.reference import REFERENCES
 from dexh2r_gym.replay.replay import SIDES, SPLITS, Replay
@@ -77,6 +78,7 @@ def write_card(
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
+    import_extra("matplotlib.figure", "view")  # before the long part
     chosen = set(np.random.default_rng(seed).permutation(len(store))[:contact_sample].tolist())
     columns = measure_trials(store, contact=chosen.__contains__, progress=progress)
     folder = Path(folder)
