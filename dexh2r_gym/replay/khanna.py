@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,8 +27,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dexh2r_gym.giver import GiverHand, move_mano
-from dexh2r_gym.replay.replay import ReplayError, Trial
-from dexh2r_gym.replay.write import StoredObject, write_store
+from dexh2r_gym.replay.recorded import Goals, recorded_object, recorded_trial
+from dexh2r_gym.replay.replay import ReplayError
+from dexh2r_gym.replay.write import write_store
 from dexh2r_gym.rotations import (
     pose_inverse,
     pose_multiply,
@@ -37,7 +38,6 @@ from dexh2r_gym.rotations import (
     quat_multiply,
     quat_slerp,
 )
-from dexh2r_gym.types import join_hand_state
 
 RECORDED_RATE = 120  # Hz
 FPS = 30
@@ -47,7 +47,6 @@ GRIP = 2.0  # N, a hand that presses harder holds the baton (unloaded sensors re
 MASS = 0.8  # kg, the baton of settings 1 and 3 (1.8 kg in setting 2)
 NUM_GOALS = 32
 MIN_GOALS = 5  # of them must be clear of the giver's hand
-HAND_START = (-0.5, 0.0, 1.0)  # m, where the robot waits; the handover is at x = y = 0
 SETTLE = 0.1  # s, time constant with which the giver comes to rest
 LICENCE = "MIT, Copyright (c) 2022 Parag Khanna; fingers, baton shape and goal grasps added by dexh2r-gym"
 
@@ -55,13 +54,6 @@ _POSE = ("x", "y", "z", "q0", "q1", "q2", "q3")
 _WRENCH = ("Fx", "Fy", "Fz", "Tx", "Ty", "Tz")
 # A hand bone's axes against our rest frame (fingers -x, palm -y, index finger +z): the same x, its z is our y.
 _BONE_TO_REST = quat_from_axis_angle(torch.tensor([torch.pi / 2, 0.0, 0.0], dtype=torch.float64))
-
-
-class Goals(Protocol):
-    """Goal grasps of an object; `dexh2r_gym.grasps.GraspPool` is one."""
-
-    palm_pose: Tensor  # (G, 7), object frame
-    joints: Tensor  # (G, 22)
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,7 +190,6 @@ def import_khanna(
         overwrite: replace a store at `out`.
     """
     from dexh2r_gym.grasps import free_of_giver, make_pool
-    from dexh2r_gym.hand import OPEN_HAND
     from dexh2r_gym.objects.build import build_object
 
     if Path(out).exists() and not overwrite:
@@ -226,19 +217,9 @@ def import_khanna(
     grasp = _giver_grasp(giver, baton, wrist, free, seed)
     moved = float((grasp[:3] - wrist[:3]).norm())
     num_frames = len(object_pose)
-    start = torch.tensor([*HAND_START, 0.5, 0.5, 0.5, 0.5], dtype=torch.float64)  # fingers to +x, thumb up, palm to +y
-    trial = Trial(
-        subject=0,
-        object="baton",
-        side=side,
-        split="test",
-        fps=FPS,
-        object_pose=object_pose.numpy(),
-        giver=move_mano(object_pose, grasp).numpy(),
-        hand_start=join_hand_state(start, OPEN_HAND).numpy(),
-        goal_free=free(grasp).expand(num_frames, -1).numpy(),
-        grasp_begin=-(-(contact - begin) // STEP),
-    )
+    begin_of_grip = -(-(contact - begin) // STEP)
+    mano = move_mano(object_pose, grasp)
+    trial = recorded_trial(baton, pool, giver, object_pose, mano, fps=FPS, grasp_begin=begin_of_grip)
     provenance: dict[str, Any] = {
         "source": "Handovers@RPL, Khanna, Bjorkman and Smith, RO-MAN 2023, doi 10.1109/RO-MAN57019.2023.10309537",
         "importer": "dexh2r_gym.replay.khanna",
@@ -248,8 +229,7 @@ def import_khanna(
         "added_frames": round(wait * FPS),
         "wrist_moved_metres": round(moved, 4),
     }
-    goals = torch.cat((pool.palm_pose, pool.joints), dim=-1).numpy()
-    objects = {"baton": StoredObject(goals, baton.parts, MASS, metadata)}
+    objects = {"baton": recorded_object(baton, pool)}
     return write_store(out, [trial], objects, licence=LICENCE, provenance=provenance, seed=seed, overwrite=overwrite)
 
 
