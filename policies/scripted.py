@@ -2,7 +2,8 @@
 
 The hand goes to a point behind the goal (where the palm is drawn back from the object) with the bell-shaped speed of a
 minimum-jerk reach (Flash and Hogan 1985), the fingers open, and then straight in. Both legs are carried along with the
-moving object. It makes the demonstrations and shows what the task allows.
+moving object. It makes the demonstrations and shows what the task allows; with `variety` it takes each trial in a
+manner of its own: another pause, pace, detour, way in and goal.
 """
 
 from __future__ import annotations
@@ -14,18 +15,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dexh2r_gym.alignment import advance, behind_goal
+from dexh2r_gym.alignment import RETREAT, advance, behind_goal
 from dexh2r_gym.envs import HandoverVectorEnv
+from dexh2r_gym.envs.task import Goals
 from dexh2r_gym.hand import OPEN_HAND, forward_kinematics
 from dexh2r_gym.replay.motion import minimum_jerk
 from dexh2r_gym.rotations import pose_apply, pose_integrate, pose_inverse, pose_multiply, quat_angle, quat_rotate
 from dexh2r_gym.types import join_hand_state
 from policies.agent import fresh_worlds
+from policies.manner import Manner, direct_manner, varied_manner
 
-WAIT = 2.0  # retreats behind the goal: where the hand goes first, before it moves in
-REACH_SPEED = 0.40  # m/s, mean over the reach; its peak is 1.875 times that
-TURN_SPEED = 1.3  # rad/s, mean over the reach
-APPROACH_FRAMES = 16  # from behind the goal to the goal
+MIN_FRAMES = 10  # of a reach
+SPARE_FRAMES = 14  # at the end of the recording, left to the alignment by an expert that takes its time
+MAX_PAUSE = 40  # frames
 GIVER_CLEARANCE = 0.13  # m, palm to the giver's joints
 LINK_CLEARANCE = 0.06  # m, origins of the hand's links to the giver's joints, on the way in and at the goal
 OBJECT_CLEARANCE = 0.10  # m, palm to the object's surface on the way
@@ -41,19 +43,26 @@ class Plan:
     goal: Tensor  # (B, 7) palm in the object frame
     goal_joints: Tensor  # (B, 22)
     frames: Tensor  # (B,) of the reach
-    begin: Tensor  # (B,) time of the recording at which the plan was made
+    begin: Tensor  # (B,) time of the recording at which the reach begins
+    retreats: Tensor  # (B,) behind the goal: where the hand goes first, before it moves in
+    approach: Tensor  # (B,) frames from there to the goal
+    detour: Tensor  # (B, 3) m, off the straight way
 
 
 class ScriptedExpert:
-    """See the module. Works with every `obs_mode`, since it does not look at observations."""
+    """See the module. Works with every `obs_mode`, since it does not look at observations.
 
-    def __init__(self, env: HandoverVectorEnv):
+    variety: seed of the manners, each named by it and the id of the trial; None: always the same, direct manner.
+    """
+
+    def __init__(self, env: HandoverVectorEnv, *, variety: int | None = None):
         if env.options.control_mode != "absolute":
             raise ValueError(
                 "the scripted expert commands hand states; make the environment with control_mode='absolute'"
             )
         self._task = env.task
         self._dt = 1.0 / env.task.fps
+        self._variety = variety
 
     def predict(
         self,
@@ -69,13 +78,14 @@ class ScriptedExpert:
         scene = task.scene
         object_next = pose_integrate(scene.object_pose, scene.object_velocity, self._dt)
         goal = pose_multiply(object_next, plan.goal)
-        wait = behind_goal(goal, WAIT)
+        wait = _behind(goal, plan.retreats)
         elapsed = (task.time - plan.begin + 1).double()
         reach = minimum_jerk(elapsed / plan.frames)[:, None]
-        close_in = minimum_jerk((elapsed - plan.frames) / APPROACH_FRAMES)[:, None]
+        close_in = minimum_jerk((elapsed - plan.frames) / plan.approach)[:, None]
         closing = (2.0 * close_in - 1.0).clamp_min(0.0)  # over the last retreat
         opened = OPEN_HAND.to(goal).expand_as(plan.start_joints)
         pose, joints = advance(plan.start, plan.start_joints, wait, opened, reach)
+        pose[:, :3] += 16 * (reach * (1 - reach)).square() * plan.detour
         parts = torch.cat((close_in, close_in, closing), dim=-1)
         pose, joints = advance(pose, joints, goal, plan.goal_joints, parts)
         return join_hand_state(pose, joints).float().numpy(), plan
@@ -85,19 +95,31 @@ class ScriptedExpert:
         if old is not None and not fresh.any():
             return old
         scene, task = self._task.scene, self._task
-        goal, joints = self._choose_goal()
-        wait = behind_goal(pose_multiply(scene.object_pose, goal), WAIT)
+        goals = task.goals_now()
+        manner = self._manner(fresh, goals.pose.shape[1])
+        goal, joints = self._choose_goal(goals, manner)
+        wait = _behind(pose_multiply(scene.object_pose, goal), manner.retreats)
         seconds = torch.maximum(
-            (wait[:, :3] - scene.hand_pose[:, :3]).norm(dim=-1) / REACH_SPEED,
-            quat_angle(wait[:, 3:], scene.hand_pose[:, 3:]) / TURN_SPEED,
+            (wait[:, :3] - scene.hand_pose[:, :3]).norm(dim=-1) / manner.reach_speed,
+            quat_angle(wait[:, 3:], scene.hand_pose[:, 3:]) / manner.turn_speed,
         )
+        frames = (seconds / self._dt).clamp_min(MIN_FRAMES).round()
+        begin = task.time.clone()
+        if self._variety is not None:  # as much as the recording has time for
+            length = torch.tensor([task.replay_of(world).num_frames for world in range(len(fresh))])
+            left = length - begin - SPARE_FRAMES - manner.approach
+            frames = torch.minimum(frames, left.clamp_min(MIN_FRAMES))
+            begin = begin + (manner.pause * (left - frames).clamp(0, MAX_PAUSE)).long()
         new = Plan(
             start=scene.hand_pose.clone(),
             start_joints=scene.hand_joints.clone(),
             goal=goal,
             goal_joints=joints,
-            frames=(seconds / self._dt).clamp_min(10).round(),
-            begin=task.time.clone(),
+            frames=frames,
+            begin=begin,
+            retreats=manner.retreats,
+            approach=manner.approach,
+            detour=manner.detour,
         )
         if old is None:
             return new
@@ -105,12 +127,18 @@ class ScriptedExpert:
             **{k: torch.where(fresh.view(-1, *[1] * (v.ndim - 1)), v, getattr(old, k)) for k, v in vars(new).items()}
         )
 
-    def _choose_goal(self) -> tuple[Tensor, Tensor]:
+    def _manner(self, fresh: Tensor, num_goals: int) -> Manner:
+        """How to take the object in each world; those that are not fresh get any manner."""
+        if self._variety is None:
+            return direct_manner(len(fresh), num_goals)
+        ids = [str(id) if new else None for id, new in zip(self._task.running_ids, fresh.tolist(), strict=True)]
+        return varied_manner(self._variety, ids, num_goals)
+
+    def _choose_goal(self, goals: Goals, manner: Manner) -> tuple[Tensor, Tensor]:
         """The goal (B, 7) in the object frame, and joints (B, 22), that is free for good and easiest to get to."""
-        task, scene = self._task, self._task.scene
-        goals = task.goals_now()
+        scene = self._task.scene
         world = pose_multiply(scene.object_pose[:, None], goals.pose)  # (B, G, 7)
-        wait = behind_goal(world, WAIT)
+        wait = _behind(world, manner.retreats[:, None])
         offset = (wait[..., :3] - scene.hand_pose[:, None, :3]).norm(dim=-1)
         angle = quat_angle(wait[..., 3:], scene.hand_pose[:, None, 3:])
         path = scene.hand_pose[:, None, None, :3] + _PATH[:, None] * (
@@ -131,7 +159,7 @@ class ScriptedExpert:
         )[..., :3]
         crowding = (LINK_CLEARANCE - _least_distance(links, goals.giver_joints)).clamp_min(0)
         inward = -quat_rotate(world[..., 3:], world.new_tensor([0.0, 1.0, 0.0]))  # palm's inner side, world
-        cost = offset + 0.3 * angle - 0.3 * inward[..., 0] + 20.0 * crowding
+        cost = offset + 0.3 * angle - 0.3 * inward[..., 0] + 20.0 * crowding + manner.goal_cost
         cost = (
             cost + 10.0 * (GIVER_CLEARANCE - to_giver).clamp_min(0) + 10.0 * (OBJECT_CLEARANCE - to_object).clamp_min(0)
         )
@@ -139,6 +167,14 @@ class ScriptedExpert:
         best = cost.argmin(dim=-1)
         rows = torch.arange(len(best))
         return goals.pose[rows, best], goals.joints[rows, best]
+
+
+def _behind(goal: Tensor, retreats: Tensor) -> Tensor:
+    """As `behind_goal`, each goal (..., 7) with its own number of retreats (...)."""
+    shift = retreats[..., None] * goal.new_tensor(RETREAT)
+    return torch.cat(
+        (goal[..., :3] + quat_rotate(goal[..., 3:], shift.expand_as(goal[..., :3])), goal[..., 3:]), dim=-1
+    )
 
 
 def _least_distance(points: Tensor, joints: Tensor) -> Tensor:

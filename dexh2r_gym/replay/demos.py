@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -15,51 +16,91 @@ from tqdm import tqdm
 
 from dexh2r_gym.agents import Maker
 from dexh2r_gym.envs import HandoverVectorEnv
-from dexh2r_gym.evaluate import ENV_ID, episode_row, rollout
+from dexh2r_gym.evaluate import ENV_ID, rollout
+from dexh2r_gym.giver import GiverHand
+from dexh2r_gym.hand import forward_kinematics
+from dexh2r_gym.hand.shapes import hand_shapes
+from dexh2r_gym.metrics import paper_metrics
+from dexh2r_gym.replay.replay import Replay
 from dexh2r_gym.replay.store import ReplayStore
-from dexh2r_gym.rotations import pose_inverse, pose_multiply
+from dexh2r_gym.rotations import pose_apply, pose_inverse, pose_multiply
 from dexh2r_gym.run_folder import RunFolder
-from dexh2r_gym.types import join_hand_state, split_hand_state
+from dexh2r_gym.types import EpisodeStatus, join_hand_state, split_hand_state
+
+_ALONG = 9  # points along a capsule of the giver's hand
 
 
 def demonstrate(
-    store: str | Path, agent: Maker, *, seed: int = 0, num_envs: int = 16, progress: bool = True
+    store: str | Path,
+    agents: Sequence[Maker],
+    *,
+    seed: int = 0,
+    num_envs: int = 128,
+    num_threads: int = 0,
+    progress: bool = True,
 ) -> dict[str, NDArray]:
-    """Hand states (T, 28) of the agent in each trial of a store, by replay id.
+    """Hand states (T, 28) of a demonstration for each trial of a store, by replay id.
 
-    Hard mode, with physics and the environment's goal pose alignment. Trials in which the agent does not reach a goal
-    or is not safe (both by the paper's definitions) are left out. `num_envs` does not change the numbers.
+    Hard mode, with physics and the environment's goal pose alignment. A demonstration is kept if a goal is reached, the
+    episode is safe (both by the paper's definitions), and the hand never touches the giver: no force in the simulation,
+    and no overlap of the two hands in any frame. Each agent takes the trials in which those before it failed; trials in
+    which all fail are left out. `num_envs` and `num_threads` do not change the numbers.
     """
     replays = ReplayStore.open(store)
-    ids = replays.ids()
+    demos: dict[str, NDArray] = {}
+    with tqdm(total=len(replays), desc="demonstrations", unit="trial", disable=not progress) as bar:
+        for turn, agent in enumerate(agents):
+            ids = [id for id in replays.ids() if id not in demos]
+            if not ids:
+                break
+            demos |= _demonstrate(replays, ids, agent, seed + turn, min(num_envs, len(ids)), num_threads)
+            bar.update(len(demos) - bar.n)
+    return demos
+
+
+def _demonstrate(
+    replays: ReplayStore, ids: Collection[str], agent: Maker, seed: int, num_envs: int, num_threads: int
+) -> dict[str, NDArray]:
+    """The good demonstrations of one agent."""
     env = gym.make_vec(
         ENV_ID,
-        num_envs=min(num_envs, len(ids)),
+        num_envs=num_envs,
         vectorization_mode="vector_entry_point",
         autoreset_mode=AutoresetMode.DISABLED,
-        replays=store,
+        replays=replays.path,
         split="all",
         mode="hard",
         backend="mujoco",
         released_metrics=False,
+        num_threads=num_threads,
     )
     demos = {}
     with tempfile.TemporaryDirectory() as name:
         folder = RunFolder(name)
         folder.start({}, resume=False)
         try:
-            with tqdm(total=len(ids), desc="demonstrations", unit="trial", disable=not progress) as bar:
-                rollout(agent(cast(HandoverVectorEnv, env.unwrapped), seed), env, ids, folder, seed=seed, bar=bar)
+            rollout(agent(cast(HandoverVectorEnv, env.unwrapped), seed), env, list(ids), folder, seed=seed)
         finally:
             env.close()
         for id in ids:
             record = folder.load_episode(id)
-            row = episode_row(record, replays)
-            if row["succ"] and row["safe"]:
-                states, moved = (torch.from_numpy(record[key]).double() for key in ("hand_state", "object_pose"))
-                object_pose = torch.cat((moved, replays.replay(id).object_pose[len(moved) :]))  # simulated, then told
-                demos[id] = carry_on(states, object_pose).numpy()
+            if not (_passes(record) and record["giver_force"].max() == 0):
+                continue
+            replay = replays.replay(id)
+            states, moved = (torch.from_numpy(record[key]).double() for key in ("hand_state", "object_pose"))
+            object_pose = torch.cat((moved, replay.object_pose[len(moved) :]))  # simulated, then told
+            states = carry_on(states, object_pose)
+            if giver_gap(replay, states).min() > 0:
+                demos[id] = states.numpy()
     return demos
+
+
+def _passes(record: Mapping[str, NDArray]) -> bool:
+    """Whether a recorded episode reached a goal and is safe."""
+    depth, hand_state = torch.from_numpy(record["depth"]), torch.from_numpy(record["hand_state"])
+    reached = torch.tensor([str(record["status"]) == EpisodeStatus.REACHED.name])
+    scores = paper_metrics(depth[None], hand_state[None, :, :3], torch.tensor([len(depth)]), reached)
+    return bool(scores["succ"] and scores["safe"])
 
 
 def carry_on(hand_state: Tensor, object_pose: Tensor) -> Tensor:
@@ -70,3 +111,21 @@ def carry_on(hand_state: Tensor, object_pose: Tensor) -> Tensor:
     rest = pose_multiply(object_pose[last + 1 :], grasp.expand(len(object_pose) - last - 1, 7))
     held = join_hand_state(rest, joints[last].expand(len(rest), -1))
     return torch.cat((hand_state, held))
+
+
+def giver_gap(replay: Replay, hand_state: Tensor) -> Tensor:
+    """Distance of a robot's hand with states (T, 28) from the giver's hand of a trial; negative: overlap. (T,) metres
+
+    The solid of the robot's hand against points along the giver's capsules: too large by less than 0.4 mm.
+    """
+    hand = GiverHand.from_mano(replay.giver, replay.side)
+    bone, p0, p1, radius = hand.capsules()
+    along = torch.linspace(0, 1, _ALONG, dtype=torch.float64)[:, None]
+    points = (p0[:, None] + along * (p1 - p0)[:, None]).to(replay.giver)  # (C, P, 3)
+    world = pose_apply(hand.bone_poses(replay.giver)[:, bone, None], points)  # (T, C, P, 3)
+    links = pose_inverse(forward_kinematics(*split_hand_state(hand_state)))  # (T, 18, 7)
+    gap = torch.full((len(hand_state),), torch.inf, dtype=torch.float64)
+    for shape in hand_shapes():
+        distance = shape.signed_distance(pose_apply(links[:, shape.link, None, None], world)).amin(-1) - radius
+        gap = torch.minimum(gap, distance.amin(-1))
+    return gap

@@ -1,18 +1,21 @@
-"""Synthetic trials: givers of the open hand hold objects of the library at one end and move them in front of the robot.
+"""Synthetic trials: givers of the open hand hold objects of the library and move them in front of the robot.
 
 Everything follows from a seed. A giver has a few grasps of an object; a trial takes one of them, an offer in which the
-robot can take the object, a free motion that ends in it, and a start of the robot's hand. Trials that are not good are
-drawn again. Each trial has a random generator of its own, so the workers that draw them do not matter.
+robot can take the object, a free motion that ends in it, and a start of the robot's hand; an expert shows how the
+object is taken. What is not good is drawn again. Each trial has random generators of its own, named by what it is, so
+the workers do not matter. Trials are made in batches that are kept beside the store until it is complete.
 """
 
 from __future__ import annotations
 
 import multiprocessing
+import os
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from itertools import count, islice
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -22,55 +25,38 @@ from dexh2r_gym.agents import find_agent
 from dexh2r_gym.grasps import load_pool
 from dexh2r_gym.replay.demos import demonstrate
 from dexh2r_gym.replay.draw import draw_trial
-from dexh2r_gym.replay.motion import Subject, draw_subjects
+from dexh2r_gym.replay.presets import Plan, Preset, find_preset, make_plan
 from dexh2r_gym.replay.replay import Trial, replay_id
-from dexh2r_gym.replay.splits import SplitLists, draw_splits
+from dexh2r_gym.replay.shelf import Shelf
+from dexh2r_gym.replay.subjects import Subject
 from dexh2r_gym.replay.write import StoredObject, write_store
 
 LICENCE = "CC0-1.0"
+DEMONSTRATORS = ("varied", "varied", "varied", "scripted")  # each takes what those before it could not
+_BATCH = 48  # trials made together
+_ATTEMPTS = 3  # how often a trial is drawn before its giver and object count as exhausted
 
 
 @dataclass(frozen=True)
-class Preset:
-    """How much to generate."""
+class Share:
+    """Trials that one giver shall give with one object."""
 
-    num_trials: int
-    num_subjects: int
-    objects: tuple[str, ...]
-    validation: tuple[int, int]  # numbers of subjects and objects kept for validation
-    test: tuple[int, int]  # the same for test
+    subject: Subject
+    object: str
+    split: str
+    first: int  # number of the first of them
+    count: int
 
 
-PRESETS = {
-    "mini": Preset(
-        num_trials=100,
-        num_subjects=8,
-        objects=(
-            "aerosol_can",
-            "banana",
-            "beer_bottle",
-            "book",
-            "crisps_tube",
-            "flashlight",
-            "hair_dryer",
-            "hammer",
-            "lint_roller",
-            "mallet",
-            "milk_carton",
-            "power_drill",
-            "rolling_pin",
-            "shampoo_bottle",
-            "spray_bottle",
-            "table_tennis_bat",
-            "thermos",
-            "tv_remote",
-            "water_bottle",
-            "wine_bottle",
-        ),
-        validation=(1, 3),
-        test=(2, 4),
-    )
-}
+@dataclass(frozen=True)
+class Batch:
+    """Trials that one worker makes."""
+
+    number: int
+    shares: tuple[Share, ...]
+    seed: int
+    demonstrators: tuple[str, ...]
+    shelf: Shelf
 
 
 def generate(
@@ -78,89 +64,60 @@ def generate(
     *,
     preset: str | Preset = "mini",
     seed: int = 0,
-    demonstrator: str | None = "scripted",
-    workers: int = 1,
+    demonstrators: Sequence[str] = DEMONSTRATORS,
+    workers: int | None = None,
     progress: bool = True,
     overwrite: bool = False,
 ) -> Path:
-    """Write a store of synthetic trials. The same preset and seed give the same bytes, whatever the number of workers.
+    """Write a store of synthetic trials, as many of each split as the preset says.
+
+    The same preset and seed give the same bytes, whatever the number of workers. `out` is complete or not there; when
+    stopped and started again, generation goes on with the batches in the folder `.<name of out>.batches` beside it.
 
     Args:
         out: a path that ends in `.zarr.zip`, or a folder.
         preset: a name in `PRESETS`, or your own; its objects are of the library and have goal grasps.
         seed: of everything.
-        demonstrator: agent that shows in each trial how the object is taken (see `demos.demonstrate`); trials in which
-            it fails are left out. None: no demonstrations.
-        workers: processes.
+        demonstrators: agents that show in each trial how the object is taken (see `demos.demonstrate`), each where
+            those before it failed; a trial in which all fail is drawn again. None named: no demonstrations.
+        workers: processes, by default one a core.
         progress: show a bar.
         overwrite: replace a store at `out`.
-    """
-    preset = _find_preset(preset)
-    show = None if demonstrator is None else find_agent(demonstrator)
-    if workers < 1:
-        raise ValueError(f"workers must be at least 1, got {workers}")
-    if Path(out).exists() and not overwrite:
-        raise FileExistsError(f"{out} exists; choose another path or say overwrite")
-    names = sorted(preset.objects)
-    splits = draw_splits(range(preset.num_subjects), names, validation=preset.validation, test=preset.test, seed=seed)
-    drawn = draw_trials(preset.num_trials, names, preset.num_subjects, splits, seed=seed, workers=workers)
-    trials = list(tqdm(drawn, total=preset.num_trials, desc="trials", unit="trial", disable=not progress))
-    trials.sort(key=lambda t: (t.subject, t.object, t.number))
-    provenance: dict = {"generator": "dexh2r_gym.replay.generate", "splits": splits.to_dict()}
-
-    def write(path: str | Path) -> Path:
-        return write_store(
-            path,
-            trials,
-            {name: stored_object(name) for name in names},
-            licence=LICENCE,
-            provenance=provenance,
-            seed=seed,
-            overwrite=overwrite,
-        )
-
-    if show is not None:
-        with tempfile.TemporaryDirectory() as folder:
-            demos = demonstrate(write(Path(folder, "trials")), show, seed=seed, progress=progress)
-        by_id = {replay_id(t.subject, t.object, t.number or 0): t for t in trials}
-        provenance["demonstrations"] = {"agent": demonstrator, "drawn": len(trials), "kept": len(demos)}
-        trials = [replace(trial, demo=demos[id]) for id, trial in by_id.items() if id in demos]
-    return write(out)
-
-
-def _find_preset(preset: str | Preset) -> Preset:
-    if isinstance(preset, Preset):
-        return preset
-    if preset not in PRESETS:
-        raise ValueError(f"unknown preset {preset!r}; choose one of {', '.join(PRESETS)}")
-    return PRESETS[preset]
-
-
-def draw_trials(
-    num_trials: int, objects: Sequence[str], num_subjects: int, splits: SplitLists, *, seed: int, workers: int = 1
-) -> Iterator[Trial]:
-    """Draw trials, in an order that does not depend on the workers; a pair that gives none is passed over.
 
     Raises:
-        RuntimeError: where fewer than one in four pairs gives a trial.
+        ValueError: an unknown preset or agent.
+        FileExistsError: something is at `out`, and `overwrite` is False.
+        RuntimeError: the givers and objects of a split do not give as many trials as it should have.
     """
-    subjects = draw_subjects(num_subjects, seed)
-    jobs = (
-        (seed, subject, name, nth, splits.split(subject.number, name))
-        for subject, name, nth in _pairs(subjects, objects)
+    out, preset = Path(out), find_preset(preset)
+    for name in demonstrators:
+        find_agent(name)
+    workers = len(os.sched_getaffinity(0)) if workers is None else workers
+    if workers < 1:
+        raise ValueError(f"workers must be at least 1, got {workers}")
+    if out.exists() and not overwrite:
+        raise FileExistsError(f"{out} exists; choose another path or say overwrite")
+    plan = make_plan(preset, seed)
+    shelf = Shelf(out.parent / f".{out.name}.batches")
+    settings = {"preset": asdict(preset), "seed": seed, "demonstrators": list(demonstrators)}
+    shelf.open({**settings, "objects": plan.objects, "version": version("dexh2r-gym")})
+    places = _make_all(plan, seed, tuple(demonstrators), shelf, workers, progress)
+    trials = tqdm(sorted(places), desc="writing", unit="trial", disable=not progress)
+    write_store(
+        out,
+        (shelf.trial(*places[title]) for title in trials),
+        {name: stored_object(name) for name in plan.objects},
+        licence=LICENCE,
+        provenance={
+            "generator": "dexh2r_gym.replay.generate",
+            "splits": plan.splits.to_dict(),
+            "demonstrators": list(demonstrators),
+        },
+        seed=seed,
+        overwrite=overwrite,
     )
-    found = 0
-    with _mapper(workers) as run:
-        tried = 0
-        while found < num_trials:
-            if tried > 4 * num_trials + 8:
-                raise RuntimeError(f"only {found} of {tried} tries gave a good trial")
-            batch = list(islice(jobs, num_trials - found))
-            tried += len(batch)
-            for trial in run(draw_trial, batch):
-                if trial is not None:
-                    found += 1
-                    yield trial
+    shelf.remove()
+    return out
 
 
 def stored_object(name: str) -> StoredObject:
@@ -169,17 +126,99 @@ def stored_object(name: str) -> StoredObject:
     return StoredObject(goals=torch.cat((pool.palm_pose, pool.joints), dim=-1).numpy())
 
 
-def _pairs(subjects: Sequence[Subject], objects: Sequence[str]) -> Iterator[tuple[Subject, str, int]]:
-    """Every (subject, object, 0) once, then again with 1, ...; all objects and subjects equally often on the way."""
-    for nth in count():
-        for turn in range(len(subjects)):
-            for i, name in enumerate(objects):
-                yield subjects[(i + turn) % len(subjects)], name, nth
+def _make_all(
+    plan: Plan, seed: int, demonstrators: tuple[str, ...], shelf: Shelf, workers: int, progress: bool
+) -> dict[tuple[int, str, int], tuple[int, int]]:
+    """Put all trials of a plan on the shelf. -> where each is: (subject, object, number) -> (batch, place in it)"""
+    places: dict[tuple[int, str, int], tuple[int, int]] = {}
+    have: Counter[tuple[int, str]] = Counter()
+    number = 0
+    with (
+        _mapper(workers) as run,
+        tqdm(total=sum(plan.count.values()), desc="trials", unit="trial", disable=not progress) as bar,
+    ):
+        while shares := _missing(plan, have):
+            groups = _grouped(shares)
+            batches = [Batch(number + i, group, seed, demonstrators, shelf) for i, group in enumerate(groups)]
+            for made in run(make_batch, batches):
+                bar.update(made)
+            for batch in batches:
+                for i, title in enumerate(shelf.titles(batch.number)):
+                    places[title["subject"], title["object"], title["number"]] = batch.number, i
+                    have[title["subject"], title["object"]] += 1
+            number += len(batches)
+            plan.hand_over(have)
+    return places
+
+
+def _missing(plan: Plan, have: Counter[tuple[int, str]]) -> list[Share]:
+    """What the pairs of a plan still have to give, by subject and object."""
+    return [
+        Share(plan.subjects[subject], name, plan.splits.split(subject, name), have[subject, name], count)
+        for (subject, name), total in sorted(plan.count.items())
+        if (count := total - have[subject, name]) > 0
+    ]
+
+
+def _grouped(shares: Sequence[Share]) -> Iterator[tuple[Share, ...]]:
+    """Shares in groups of about `_BATCH` trials."""
+    group: list[Share] = []
+    for share in shares:
+        group.append(share)
+        if sum(s.count for s in group) >= _BATCH:
+            yield tuple(group)
+            group = []
+    if group:
+        yield tuple(group)
+
+
+def make_batch(batch: Batch) -> int:
+    """Put a batch on the shelf, if it is not there yet. -> number of trials in it"""
+    if batch.shelf.has(batch.number):
+        return len(batch.shelf.titles(batch.number))
+    made: dict[str, Trial] = {}
+    for attempt in range(_ATTEMPTS):
+        drawn = {
+            id: trial
+            for share in batch.shares
+            for number in range(share.first, share.first + share.count)
+            if (id := replay_id(share.subject.number, share.object, number)) not in made
+            if (trial := _draw(batch, share, number, attempt)) is not None
+        }
+        made |= _demonstrated(drawn, batch) if batch.demonstrators and drawn else drawn
+    trials = []
+    for share in batch.shares:
+        for number in range(share.first, share.first + share.count):
+            if (id := replay_id(share.subject.number, share.object, number)) not in made:
+                break  # numbers have no gaps
+            trials.append(made[id])
+    batch.shelf.save(batch.number, trials)
+    return len(trials)
+
+
+def _draw(batch: Batch, share: Share, number: int, attempt: int) -> Trial | None:
+    return draw_trial(batch.seed, share.subject, share.object, number=number, split=share.split, attempt=attempt)
+
+
+def _demonstrated(drawn: dict[str, Trial], batch: Batch) -> dict[str, Trial]:
+    """Those of the trials that an agent shows how to take, with what it did."""
+    names = {trial.object for trial in drawn.values()}
+    with tempfile.TemporaryDirectory() as folder:
+        store = write_store(
+            Path(folder, "batch"),
+            drawn.values(),
+            {name: stored_object(name) for name in sorted(names)},
+            licence=LICENCE,
+            provenance={},
+        )
+        agents = [find_agent(name) for name in batch.demonstrators]
+        demos = demonstrate(store, agents, seed=batch.seed, num_threads=1, progress=False)
+    return {id: replace(drawn[id], demo=demo) for id, demo in demos.items()}
 
 
 @contextmanager
 def _mapper(workers: int) -> Iterator[Callable[..., Iterable]]:
-    """A `map` that keeps order, over this many processes."""
+    """A `map` over this many processes, in any order."""
     if workers == 1:
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
@@ -189,4 +228,4 @@ def _mapper(workers: int) -> Iterator[Callable[..., Iterable]]:
             torch.set_num_threads(threads)
     else:
         with multiprocessing.get_context("spawn").Pool(workers, torch.set_num_threads, (1,)) as pool:
-            yield pool.imap
+            yield pool.imap_unordered
