@@ -29,6 +29,7 @@ from dexh2r_gym.replay.motion import (
     wrist_pose,
 )
 from dexh2r_gym.replay.presets import PRESETS, Preset, apportion, make_plan
+from dexh2r_gym.replay.replay import replay_id
 from dexh2r_gym.replay.shelf import Shelf
 from dexh2r_gym.replay.splits import TEST_KINDS
 from dexh2r_gym.replay.statistics import statistics, trial_statistics
@@ -107,8 +108,8 @@ def test_habits_show_in_the_schedule():
         flowing = draw_schedule(calm, 2.5, rng)
         assert (flowing.start[1:] < (flowing.start + flowing.duration)[:-1]).all(), "movements overlap"
         assert not flowing.back.any()
-        for habit in ("hesitation", "second_offer"):
-            schedule = draw_schedule(dataclasses.replace(calm, **{habit: 1.0}), 2.5, rng)
+        for wavering in (dataclasses.replace(calm, hesitation=1.0), dataclasses.replace(calm, second_offer=1.0)):
+            schedule = draw_schedule(wavering, 2.5, rng)
             assert schedule.back.tolist() == [False] * (len(schedule.back) - 2) + [True, False]
 
 
@@ -196,7 +197,7 @@ def check_trial(replay) -> None:
     """What is promised of every synthetic trial."""
     found = trial_statistics(replay)
     assert NUM_FRAMES[0] <= replay.num_frames <= NUM_FRAMES[1]
-    assert found.overlap < 0.004
+    assert found.overlap is not None and found.overlap < 0.004
     assert found.held == 1.0
     assert found.largest_step < 0.05
     assert found.peak_speed <= MAX_SPEED + 1e-3
@@ -308,34 +309,24 @@ def test_the_same_seed_gives_the_same_bytes_whatever_the_workers(tiny, tmp_path,
 
 def test_stopped_work_goes_on_with_the_batches_that_are_there(tiny, tmp_path, monkeypatch):
     out = tmp_path / "a.zarr.zip"
+    drawn: list[str] = []
 
-    def run(**changes):
-        return generate(
-            out, **{"preset": TINY, "seed": 5, "demonstrators": (), "workers": 1, "progress": False} | changes
-        )
-
-    drawn = []
-
-    def draw_some(seed, subject, name, **rest):
-        if seed == 5 and len(drawn) == 3:
+    def draw(seed, subject, name, number, **rest):
+        if len(drawn) == stop:
             raise KeyboardInterrupt
-        drawn.append((subject.number, name, rest["number"]))
-        return draw_trial(seed, subject, name, **rest)
+        drawn.append(replay_id(subject.number, name, number))
+        return draw_trial(seed, subject, name, number=number, **rest)
 
     monkeypatch.setattr(generating, "_BATCH", 1)
-    monkeypatch.setattr(generating, "draw_trial", draw_some)
+    monkeypatch.setattr(generating, "draw_trial", draw)
+    stop = 3
     with pytest.raises(KeyboardInterrupt):
-        run()
-    assert not out.exists()
-    monkeypatch.setattr(generating, "draw_trial", draw_trial)
-    seen = drawn.copy()
-    monkeypatch.setattr(
-        generating,
-        "draw_trial",
-        lambda seed, s, n, **rest: seen.append((s.number, n, rest["number"])) or draw_trial(seed, s, n, **rest),
-    )
-    assert run().read_bytes() == tiny.path.read_bytes()
-    assert len(seen) == len(set(seen)) == 5, "no trial was drawn twice"
+        generate(out, preset=TINY, seed=5, demonstrators=(), workers=1, progress=False)
+    assert len(drawn) == 3 and not out.exists()
+    stop = 99
+    generate(out, preset=TINY, seed=5, demonstrators=(), workers=1, progress=False)
+    assert out.read_bytes() == tiny.path.read_bytes()
+    assert sorted(drawn) == sorted(tiny.ids()), "no trial was drawn twice"
 
 
 def test_a_shelf_of_other_settings_is_emptied(tmp_path):
