@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from dexh2r_gym.hand import LINK_NAMES, OPEN_HAND, forward_kinematics
-from dexh2r_gym.replay import Replay, ReplayStore, UnknownReplayError
+from dexh2r_gym.replay import Replay, ReplayError, ReplayStore, UnknownReplayError
 from dexh2r_gym.show import ReplayViewer, film
 from dexh2r_gym.show.browser import BLOCKED, FREE
 from dexh2r_gym.show.film import GAP, SHEET, SHEET_SIZE, SIZE
@@ -126,6 +126,7 @@ def test_the_page_is_served_to_this_machine_alone(viewer):
     with urllib.request.urlopen(viewer.address, timeout=10) as answer:
         page = answer.read()
     assert answer.status == 200 and b"<html" in page[:500]
+    assert viewer.server.request_share_url() is None, "nobody can ask for a tunnel"
 
 
 def test_the_slider_moves_everything(viewer, mini):
@@ -193,6 +194,21 @@ def test_another_trial_is_chosen_by_object_and_id(viewer, mini):
     np.testing.assert_allclose(viewer.object_mesh.vertices, mini.object_model("banana").visual_vertices, atol=1e-6)
     viewer.object_name.value = before.split("/")[1]
     viewer.trial.value = before
+
+
+def test_a_trial_that_cannot_be_read_is_told_in_the_page(viewer, monkeypatch):
+    before = viewer.replay
+
+    def damaged(store, index):
+        raise ReplayError("cannot be read", key="data/giver", replay="bad")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ReplayStore, "__getitem__", damaged)
+        viewer.object_name.value = "banana"
+    assert "cannot be shown" in viewer.text.content and "data/giver, replay bad" in viewer.text.content
+    assert viewer.replay is before
+    viewer.object_name.value = before.object
+    viewer.trial.value = before.id
 
 
 def test_a_recorded_cloud_moves_with_the_frame(mini, monkeypatch):

@@ -59,6 +59,7 @@ class ReplayViewer:
         """Start the server; see `serve`."""
         index = 0 if id is None else store.index(id)  # an unknown id is an error before a server runs
         self.server: Any = import_extra("viser", "view").ViserServer(host, port, verbose=False)
+        self.server.request_share_url = lambda verbose=True: None  # no page may open a tunnel to the internet
         self._store = store
         self._lock = threading.RLock()
         self._frame = 0.0
