@@ -11,7 +11,7 @@ import mujoco
 import numpy as np
 from torch import Tensor
 
-from dexh2r_gym.giver import GiverHand, giver_mocap_ids
+from dexh2r_gym.giver import GiverHand, correct_skin, giver_mocap_ids
 from dexh2r_gym.hand import JOINT_NAMES
 from dexh2r_gym.objects import ObjectModel
 from dexh2r_gym.scene import scene_model
@@ -88,6 +88,7 @@ class SceneRenderer:
         data.qpos[[model.joint(name).qposadr[0] for name in JOINT_NAMES]] = scene.hand_joints[world].numpy()
         ids = giver_mocap_ids(model)
         data.mocap_pos[ids], data.mocap_quat[ids] = bones[:, :3].numpy(), bones[:, 3:].numpy()
+        correct_skin(model, giver, bones)
         mujoco.mj_forward(model, data)
         between = 0.4 * scene.hand_pose[world, :3] + 0.6 * scene.object_pose[world, :3]
         self._camera.lookat[:] = between.numpy()

@@ -1,4 +1,7 @@
-"""Hand, object and giver as one MuJoCo model, compiled once per object and re-dressed for each giver."""
+"""Hand, object and giver as one MuJoCo model.
+
+Compiled once per object and re-dressed for each giver that is an open hand; once per object and giver of MANO.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ OBJECT_WELD_TIME = 0.02  # seconds, time constant of the weld that holds the obj
 OBJECT_WELD_IMPEDANCE = 0.9995  # high: the robot may push, the giver keeps hold, within 10 degrees of the recording
 
 
-def scene_spec(obj: ObjectModel, *, visuals: bool) -> mujoco.MjSpec:
+def scene_spec(obj: ObjectModel, giver: GiverHand, *, visuals: bool) -> mujoco.MjSpec:
     """The scene before compilation: ShadowHand, object on a soft weld to the mocap body `object_target`, giver."""
     spec = mujoco.MjSpec()
     spec.modelname = "handover"
@@ -31,7 +34,7 @@ def scene_spec(obj: ObjectModel, *, visuals: bool) -> mujoco.MjSpec:
         add_surroundings(spec)
     add_hand(spec, visuals=visuals)
     add_object(spec, obj, visuals=visuals)
-    add_giver(spec, visuals=visuals)
+    add_giver(spec, giver, visuals=visuals)
     spec.worldbody.add_body(name="object_target", mocap=True)
     weld = spec.add_equality(name="object_held", type=mujoco.mjtEq.mjEQ_WELD, objtype=mujoco.mjtObj.mjOBJ_BODY)
     weld.name1, weld.name2 = "object_target", "object"
@@ -77,15 +80,21 @@ def add_surroundings(spec: mujoco.MjSpec) -> None:
 
 @lru_cache(maxsize=128)
 def _compiled(obj: ObjectModel, visuals: bool) -> mujoco.MjModel:
-    return scene_spec(obj, visuals=visuals).compile()
+    return scene_spec(obj, GiverHand(), visuals=visuals).compile()
 
 
 @lru_cache(maxsize=1024)
 def scene_model(
     obj: ObjectModel, giver: GiverHand, *, timestep: float = 1.0 / SUBSTEPS_PER_SECOND, visuals: bool = False
 ) -> mujoco.MjModel:
-    """The model for this object and this giver. All of them share one data layout, as `mujoco.batch` needs."""
-    model = copy.copy(_compiled(obj, visuals))
-    set_giver_geoms(model, giver)
+    """The model for this object and this giver.
+
+    All that show open hands share one data layout, as `mujoco.batch` needs, and so do all that show hands of MANO.
+    """
+    if giver.convex:
+        model = scene_spec(obj, giver, visuals=visuals).compile()
+    else:
+        model = copy.copy(_compiled(obj, visuals))
+        set_giver_geoms(model, giver)
     model.opt.timestep = timestep
     return model

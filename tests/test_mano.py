@@ -6,18 +6,23 @@ import pickletools
 import struct
 import warnings
 
+import mujoco
 import numpy as np
 import pytest
 import smplx
 import smplx.utils
 import torch
+import trimesh
 
-from dexh2r_gym.giver import GiverHand, move_mano
+from dexh2r_gym.giver import GiverHand, correct_skin, move_mano, set_giver_geoms
 from dexh2r_gym.giver import hand as hand_module
 from dexh2r_gym.giver.mano_file import FOLDER_VARIABLE, MAX_FILE_SIZE, load_mano
-from dexh2r_gym.rotations import pose_apply, quat_from_axis_angle
+from dexh2r_gym.objects import load_object
+from dexh2r_gym.rotations import pose_apply, pose_inverse, quat_from_axis_angle
+from dexh2r_gym.scene import scene_model
+from dexh2r_gym.sim.mujoco import MujocoSimulator
 from tests.mano_files import NUM_FACES, WRIST, mano_data, write_mano_file
-from tests.test_giver import capsule_distance
+from tests.test_giver import capsule_distance, compiled, place
 
 SIDES = ("right", "left")
 
@@ -150,7 +155,7 @@ def test_truncated_files(folder, share):
 def test_bytes_changed_at_random_never_do_more_than_raise(folder):
     raw = bytearray(write_mano_file(folder, "right").read_bytes())
     path, rng = folder / "MANO_RIGHT.pkl", np.random.default_rng(0)
-    structure = [pos for _, _, pos in pickletools.genops(bytes(raw))]
+    structure = [pos or 0 for _, _, pos in pickletools.genops(bytes(raw))]
     errors = 0
     for trial in range(60):
         changed = raw.copy()
@@ -258,7 +263,8 @@ def test_skin_of_the_bones_is_the_skin_of_the_numbers_in_any_batch_and_subset(ma
     ids = torch.tensor([0, 7, 777])
     torch.testing.assert_close(hand.vertices(poses, ids), hand.vertices(poses)[:, ids])
     torch.testing.assert_close(hand.vertices(poses.float()).double(), hand.vertices(poses), atol=1e-6, rtol=0)
-    assert hand.pose_correction(hand.bone_poses(poses)).norm(dim=-1).max() > 1e-3  # it does matter
+    correction = hand.pose_correction(hand.bone_poses(poses))
+    assert correction is not None and correction.norm(dim=-1).max() > 1e-3  # it does matter
 
 
 def test_moving_the_wrist_moves_the_whole_hand_rigidly(mano):
@@ -317,3 +323,105 @@ def test_a_variable_without_the_file_is_an_error_not_a_stand_in(folder):
         GiverHand("left", model="mano")
     with pytest.raises(ValueError, match="valid: open, mano"):
         GiverHand(model="nano")
+
+
+# --- in MuJoCo ---
+
+
+def own_hull(hand: GiverHand, bone: int) -> trimesh.Trimesh:
+    """Hull of all triangles with a vertex that a bone moves most, frame of the bone."""
+    most = hand.weights.argmax(-1) == bone
+    own = hand.faces[most[hand.faces].any(-1)].unique()
+    return trimesh.convex.convex_hull((hand.rest_vertices[own] - hand.rest_joints[bone]).numpy())
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_contact_distance_is_that_to_the_hulls_of_the_skin(mano, side):
+    radius, margin = 0.01, 0.01
+    pose = numbers(5, 1, bend=0.3)[0]
+    hand = GiverHand.from_mano(pose, side, "mano")
+    model = compiled(hand, visuals=False)
+    model.geom_margin[:] = margin / 2
+    data, bones = place(model, hand, pose), hand.bone_poses(pose)
+    hulls = [own_hull(hand, b) for b in range(16)]
+    skin, rng = hand.vertices(pose)[::12], np.random.default_rng(0)
+    seen = 0
+    for point in skin + torch.from_numpy(0.008 * rng.normal(size=skin.shape)):
+        data.qpos[:3] = point.numpy()
+        mujoco.mj_forward(model, data)
+        found = {}
+        for c in data.contact:
+            name = next(n for n in (model.geom(g).name for g in c.geom) if n.startswith("giver_hull_"))
+            found[int(name.removeprefix("giver_hull_"))] = c.dist
+        local = pose_apply(pose_inverse(bones), point.expand(16, 3)).numpy()
+        for bone in range(16):
+            gap = -trimesh.proximity.signed_distance(hulls[bone], local[bone : bone + 1])[0] - radius
+            if bone in found:
+                assert found[bone] == pytest.approx(gap, abs=1e-3)
+                seen += 1
+            else:
+                assert gap > margin - 1e-3
+    assert seen > 100
+
+
+def test_hulls_cover_the_skin(mano):
+    for side, size in (("right", 0.0), ("left", 1.5)):
+        hand = GiverHand.from_mano(numbers(6, 1, bend=0, size=size), side, "mano")
+        model = compiled(hand, visuals=False)
+        outside = np.full(len(hand.rest_vertices), np.inf)
+        for bone in range(16):
+            geom = model.geom(f"giver_hull_{bone}")
+            mesh = model.mesh(geom.dataid[0])
+            first, count = mesh.vertadr[0], mesh.vertnum[0]
+            assert count <= 64
+            turn = np.zeros(9)
+            mujoco.mju_quat2Mat(turn, geom.quat)
+            points = model.mesh_vert[first : first + count] @ turn.reshape(3, 3).T + geom.pos
+            hull = trimesh.convex.convex_hull(points)
+            at = (hand.rest_vertices - hand.rest_joints[bone]).numpy()
+            outside = np.minimum(outside, -trimesh.proximity.signed_distance(hull, at))
+        assert outside.max() < 0.0006 and np.median(outside) > -0.0005
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_the_skin_that_is_drawn_is_exact(mano, side):
+    pose = numbers(7, 1)[0]
+    hand = GiverHand.from_mano(pose, side, "mano")
+    model = compiled(hand)
+    data = place(model, hand, pose)
+    correct_skin(model, hand, hand.bone_poses(pose))
+    mujoco.mj_forward(model, data)
+    scene, camera, option = mujoco.MjvScene(model, 100), mujoco.MjvCamera(), mujoco.MjvOption()
+    mujoco.mjv_updateScene(model, data, option, None, camera, mujoco.mjtCatBit.mjCAT_ALL, scene)
+    np.testing.assert_allclose(scene.skinvert.reshape(-1, 3), hand.vertices(pose).numpy(), atol=2e-6)
+
+
+def test_a_hand_of_hulls_is_not_dressed_on_a_model(mano):
+    with pytest.raises(ValueError, match="compile a model"):
+        set_giver_geoms(compiled(None), GiverHand(model="mano"))
+
+
+def test_worlds_of_other_objects_and_hands_step_side_by_side_and_report_force(mano):
+    """The robot's hand comes from -x at the back of a hand whose fingers point up; the object is out of the way."""
+    objects = [load_object(name) for name in ("mallet", "hammer") for _ in SIDES]
+    hands = [GiverHand(s, [0.5 * i, -0.5 * i] * 5, "mano") for i, s in enumerate(SIDES * 2)]
+    assert len({scene_model(o, h).nbvh for o, h in zip(objects, hands, strict=True)}) == 1
+    still = torch.tensor([1.0, 0, 0, 0], dtype=torch.float64)
+    wrist = torch.tensor([0.2, 0.0, 1.0], dtype=torch.float64)
+    bones = torch.stack([h.bone_poses(h.mano(wrist, still)) for h in hands])
+    middle = torch.stack([h.rest_vertices.mean(0) for h in hands]) + wrist
+    thing = torch.tensor([[0.0, 2.0, 1.0, 1, 0, 0, 0]], dtype=torch.float64).expand(4, 7)
+    joints = torch.zeros(4, 22, dtype=torch.float64)
+
+    def palm(away: float) -> torch.Tensor:
+        return torch.cat((middle + torch.tensor([0.0, away, 0.0]), still.expand(4, 4)), dim=-1)
+
+    simulator, everywhere = MujocoSimulator(4, 1 / 30, num_threads=1), torch.ones(4, dtype=torch.bool)
+    simulator.reset(torch.arange(4), objects, hands, palm(0.5), joints, thing, bones)
+    forces = []
+    for away in torch.linspace(0.5, 0.0, 30).tolist():
+        simulator.step(palm(away), joints, thing, bones, everywhere)
+        forces.append(simulator.state.giver_force.clone())
+    assert not simulator.state.diverged.any()
+    force = torch.stack(forces)
+    assert (force[:10] == 0).all() and (force[-1] > 1.0).all()

@@ -2,9 +2,9 @@
 
 from dexh2r_gym.giver.capsules import NUM_CAPSULES
 from dexh2r_gym.giver.closing import FingerDrive, Grip, close_fingers
-from dexh2r_gym.giver.fit import GraspFit, grasp_end, grasp_near
+from dexh2r_gym.giver.fit import GraspFit, grasp_near
 from dexh2r_gym.giver.hand import CHAINS, SIDES, GiverHand, mirror_axis_angle, move_mano
-from dexh2r_gym.giver.model import add_giver, giver_mocap_ids, set_giver_geoms
+from dexh2r_gym.giver.model import add_giver, correct_skin, giver_mocap_ids, set_giver_geoms
 from dexh2r_gym.giver.ways import GiverWays, adapt_ways, load_ways
 
 __all__ = [
@@ -19,8 +19,8 @@ __all__ = [
     "adapt_ways",
     "add_giver",
     "close_fingers",
+    "correct_skin",
     "giver_mocap_ids",
-    "grasp_end",
     "grasp_near",
     "load_ways",
     "mirror_axis_angle",

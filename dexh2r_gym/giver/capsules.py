@@ -36,7 +36,7 @@ _TABLE = (
     (15, -2.5, -0.2, -1.7, -15.2, -8.3, 6.2, 8.2),  # thumb 3
 )  # fmt: skip
 NUM_CAPSULES = len(_TABLE)
-FIT_STEPS, FIT_STEP = 200, 2e-4  # of Adam; m
+FIT_STEPS, FIT_STEP = 100, 2e-4  # of Adam; m
 
 
 def open_capsules() -> Capsules:
@@ -59,17 +59,16 @@ def stretched_capsules(capsules: Capsules, stretch: Tensor) -> Capsules:
 def fit_capsules(start: Capsules, joints: Tensor, vertices: Tensor, weights: Tensor) -> Capsules:
     """Capsules refitted to a hand at rest: joints (16, 3), vertices (V, 3), weights (V, 16), float64.
 
-    Least squares over ends and radii: of each vertex the distance to the nearest capsule of a bone that moves it. A
-    vertex belongs to the bones that have at least a quarter of it.
+    Least squares over ends and radii: of each vertex the distance to the union of the capsules of bones that move it.
     """
     bone = start[0]
-    foreign = weights[:, bone] < 0.25  # (V, C)
+    foreign = weights[:, bone] < 0.05  # (V, C)
     local = vertices[:, None] - joints[bone]  # (V, C, 3)
     parameters = torch.cat((start[1], start[2], start[3][:, None]), dim=-1).requires_grad_()
     optimizer = torch.optim.Adam([parameters], lr=FIT_STEP)
     for _ in range(FIT_STEPS):
         optimizer.zero_grad()
-        gap = _distance(local, *parameters.split((3, 3, 1), dim=-1)).abs().masked_fill(foreign, torch.inf).amin(-1)
+        gap = _distance(local, *parameters.split((3, 3, 1), dim=-1)).masked_fill(foreign, torch.inf).amin(-1)
         (1e6 * gap.square().mean()).backward()
         optimizer.step()
     p0, p1, radius = parameters.detach().split((3, 3, 1), dim=-1)

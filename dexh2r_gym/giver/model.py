@@ -1,16 +1,20 @@
-"""The giver's hand in MuJoCo: 16 mocap bodies that carry collision capsules and MuJoCo's own skin.
+"""The giver's hand in MuJoCo: 16 mocap bodies that carry collision geoms and MuJoCo's own skin.
 
-All hands share one data layout, so a compiled model is given another hand (side and shape) by `set_giver_geoms`; models
-that differ only in the giver can stand side by side in one batch.
+An open hand collides as its capsules, and a compiled model is given another one (side and shape) by `set_giver_geoms`.
+A hand of MANO collides as the convex hull of each bone's skin and is compiled for itself. Within each kind all hands
+share one data layout: models that differ only in the giver can stand side by side in one batch.
 """
 
 from __future__ import annotations
 
 import mujoco
 import numpy as np
+from torch import Tensor
 
 from dexh2r_gym.giver.capsules import NUM_CAPSULES
 from dexh2r_gym.giver.hand import GiverHand
+from dexh2r_gym.giver.hulls import MAX_HULL_FACES, bone_hulls
+from dexh2r_gym.objects.spec import pad_faces
 from dexh2r_gym.types import NUM_GIVER_JOINTS
 
 BODY_PREFIX = "giver_"
@@ -21,21 +25,24 @@ _GEOM_PREFIX = "giver_capsule_"
 
 
 def add_giver(spec: mujoco.MjSpec, hand: GiverHand | None = None, *, visuals: bool = True) -> None:
-    """Add bodies `giver_0` to `giver_15` (mocap, in the order of the joints), capsules `giver_capsule_*` and the skin.
+    """Add bodies `giver_0` to `giver_15` (mocap, in the order of the joints), their collision geoms and the skin.
 
-    The bodies start in the rest pose; drive them by `data.mocap_pos/quat` with `GiverHand.bone_poses`. Without `hand`
-    the right hand of mean shape is built. `visuals=False` leaves out the skin.
+    Geoms are the capsules `giver_capsule_*`, or `giver_hull_0` to `giver_hull_15` if the hand is `convex`. The bodies
+    start in the rest pose; drive them by `data.mocap_pos/quat` with `GiverHand.bone_poses`. Without `hand` the right
+    hand of mean shape is built. `visuals=False` leaves out the skin.
     """
     hand = hand or GiverHand()
     bodies = [
         spec.worldbody.add_body(name=f"{BODY_PREFIX}{i}", pos=p, mocap=True, explicitinertial=True)
         for i, p in enumerate(hand.rest_joints.numpy())
     ]
-    for i, (bone, size, pos, quat) in enumerate(_capsule_geoms(hand)):
-        bodies[bone].add_geom(
-            name=f"{_GEOM_PREFIX}{i}", type=mujoco.mjtGeom.mjGEOM_CAPSULE, size=size, pos=pos, quat=quat,
-            contype=CONTYPE, conaffinity=CONAFFINITY, group=3, rgba=SKIN_RGBA,
-        )  # fmt: skip
+    collision = {"contype": CONTYPE, "conaffinity": CONAFFINITY, "group": 3, "rgba": SKIN_RGBA}
+    if hand.convex:
+        _add_hulls(spec, bodies, hand, collision)
+    else:
+        for i, (bone, size, pos, quat) in enumerate(_capsule_geoms(hand)):
+            name, kind = f"{_GEOM_PREFIX}{i}", mujoco.mjtGeom.mjGEOM_CAPSULE
+            bodies[bone].add_geom(name=name, type=kind, size=size, pos=pos, quat=quat, **collision)
     if visuals:
         skin = spec.add_skin(name=SKIN_NAME, rgba=SKIN_RGBA, group=2)
         skin.bodyname = [body.name for body in bodies]
@@ -54,7 +61,12 @@ def giver_mocap_ids(model: mujoco.MjModel) -> np.ndarray:
 
 
 def set_giver_geoms(model: mujoco.MjModel, hand: GiverHand) -> None:
-    """Write another hand's capsules, with the bounds collision detection uses, and its skin into a compiled model."""
+    """Write another hand's capsules, with the bounds collision detection uses, and its skin into a compiled model.
+
+    Both hands are open hands: those of MANO have hulls, which are compiled.
+    """
+    if hand.convex:
+        raise ValueError("a hand of MANO collides as convex hulls; compile a model for it with add_giver")
     ids = np.array([model.geom(f"{_GEOM_PREFIX}{i}").id for i in range(NUM_CAPSULES)])
     bones, sizes, positions, quats = zip(*_capsule_geoms(hand), strict=True)
     radius, half = np.array(sizes).T[:2]
@@ -78,6 +90,25 @@ def set_giver_geoms(model: mujoco.MjModel, hand: GiverHand) -> None:
         model.skin_vert[vert : vert + len(hand.rest_vertices)] = hand.rest_vertices
         model.skin_face[face : face + len(hand.faces)] = hand.faces
         model.skin_bonebindpos[bone : bone + NUM_GIVER_JOINTS] = hand.rest_joints
+
+
+def correct_skin(model: mujoco.MjModel, hand: GiverHand, bones: Tensor) -> None:
+    """Make the skin drawn from a compiled model exact for bone poses (16, 7): what MANO's pose corrections add to the
+    skin at rest is written into the model. An open hand has none."""
+    correction = hand.pose_correction(bones.double())
+    if correction is not None:
+        first = model.skin_vertadr[mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_SKIN, SKIN_NAME)]
+        model.skin_vert[first : first + len(correction)] = hand.rest_vertices + correction
+
+
+def _add_hulls(spec: mujoco.MjSpec, bodies: list[mujoco.MjsBody], hand: GiverHand, collision: dict) -> None:
+    missing = 0
+    for i, (body, hull) in enumerate(zip(bodies, bone_hulls(hand), strict=True)):
+        mesh = spec.add_mesh(name=f"giver_hull_{i}", uservert=hull.vertices.ravel(), userface=hull.faces.ravel())
+        mesh.inertia = mujoco.mjtMeshInertia.mjMESH_INERTIA_CONVEX
+        body.add_geom(name=mesh.name, type=mujoco.mjtGeom.mjGEOM_MESH, meshname=mesh.name, **collision)
+        missing += MAX_HULL_FACES - len(hull.faces)
+    pad_faces(spec, "giver_padding", missing)
 
 
 def _capsule_geoms(hand: GiverHand) -> list[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:

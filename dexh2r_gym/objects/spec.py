@@ -81,12 +81,12 @@ def add_object(
             group=2,
             rgba=rgba or (*colour(obj.name), 1.0),
         )
-    _pad_faces(spec, MAX_PART_FACES * MAX_PARTS - faces)
+    pad_faces(spec, "object_padding", MAX_PART_FACES * MAX_PARTS - faces)
     return body
 
 
-def _pad_faces(spec: mujoco.MjSpec, missing: int) -> None:
-    """Add a mesh that nothing uses, of so many faces that all objects' meshes have equally many together.
+def pad_faces(spec: mujoco.MjSpec, name: str, missing: int) -> None:
+    """Add a mesh that nothing uses, of `missing` faces and 4 more: meshes that vary have equally many faces together.
 
     MuJoCo's data holds a flag for every node of every mesh's bounding tree, so their number is part of the layout.
     """
@@ -95,7 +95,7 @@ def _pad_faces(spec: mujoco.MjSpec, missing: int) -> None:
     strip = np.stack((np.cos(angle), np.sin(angle), 0.1 * angle), axis=-1)
     face = np.arange(count)[:, None] + np.arange(3)
     spec.add_mesh(
-        name="object_padding",
+        name=name,
         uservert=strip.ravel(),
         userface=face.astype(np.int32).ravel(),
         inertia=mujoco.mjtMeshInertia.mjMESH_INERTIA_SHELL,
