@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
+from tqdm import tqdm
 from tyro.conf import Positional, subcommand
 
 
@@ -200,7 +201,8 @@ class Info:
         store = ReplayStore.open(self.store)
         print(describe(store))
         if self.out:
-            print(f"card: {write_card(store, self.out)}")
+            card = write_card(store, self.out, progress=lambda trials: tqdm(trials, total=len(store), unit="trial"))
+            print(f"card: {card}")
 
 
 @dataclass
@@ -214,8 +216,6 @@ class Check:
     """`mini`, or the path of a store."""
 
     def run(self) -> None:
-        from tqdm import tqdm
-
         from dexh2r_gym.replay import ReplayStore
 
         store = ReplayStore.open(self.store)
@@ -246,14 +246,15 @@ class Show:
 
     def run(self) -> None:
         from dexh2r_gym.replay import ReplayStore
-        from dexh2r_gym.replay.show import serve, write_film
+        from dexh2r_gym.show import film, serve
 
         store = ReplayStore.open(self.store)
-        id = self.id or store.infos[0].id
         if self.out:
-            print(f"wrote {write_film(store.replay(id), self.out)}")
+            replay = store.replay(self.id) if self.id else store[0]
+            film(replay, self.out, progress=lambda frames: tqdm(frames, unit="frame"))
+            print(f"wrote {self.out}: replay {replay.id}")
         else:
-            serve(store, id, host=self.host, port=self.port)
+            serve(store, self.id, host=self.host, port=self.port)
 
 
 @dataclass
@@ -269,8 +270,6 @@ class Migrate:
     """The store to write: a folder, or a single file that ends in .zarr.zip."""
 
     def run(self) -> None:
-        from tqdm import tqdm
-
         from dexh2r_gym.replay.migrate import migrate
 
         migrate(self.old, self.new, progress=lambda trials: tqdm(trials, unit="trial"))
