@@ -169,16 +169,16 @@ class Generate:
     preset: Literal["mini", "paper"] = "mini"
     """mini: the 240 trials that come with the package. paper: 4282 trials, 39 givers, 56 objects, as in DexH2R."""
     seed: int = 0
-    demonstrator: str = "scripted"
-    """The agent that shows in each trial how the object is taken; none: no demonstrations, several times as fast."""
+    demonstrations: bool = True
+    """In each trial a scripted expert shows how the object is taken; without, it is several times as fast."""
     workers: int | None = None
     """Processes; by default one a core."""
 
     def run(self) -> None:
-        from dexh2r_gym.replay.generate import generate
+        from dexh2r_gym.replay.generate import DEMONSTRATORS, generate
 
-        demonstrator = None if self.demonstrator == "none" else self.demonstrator
-        generate(self.out, preset=self.preset, seed=self.seed, demonstrator=demonstrator, workers=self.workers)
+        demonstrators = DEMONSTRATORS if self.demonstrations else ()
+        generate(self.out, preset=self.preset, seed=self.seed, demonstrators=demonstrators, workers=self.workers)
         _say_next(self.out)
 
 
