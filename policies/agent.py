@@ -35,7 +35,6 @@ def agents() -> dict[str, Callable[[HandoverVectorEnv, int], Agent]]:
 
     return {
         "scripted": lambda env, seed: ScriptedExpert(env),
-        "varied": lambda env, seed: ScriptedExpert(env, variety=seed),
         "replay": lambda env, seed: DemonstrationAgent(env),
         "random": lambda env, seed: RandomAgent(env, seed),
     }

@@ -2,12 +2,13 @@
 
 The hand goes to a point behind the goal (where the palm is drawn back from the object) with the bell-shaped speed of a
 minimum-jerk reach (Flash and Hogan 1985), the fingers open, and then straight in. Both legs are carried along with the
-moving object. It makes the demonstrations and shows what the task allows; with `variety` it takes each trial in a
-manner of its own: another pause, pace, detour, way in and goal.
+moving object. It makes the demonstrations and shows what the task allows; its `varied` form takes each trial
+in a manner of its own: another pause, pace, detour, way in and goal.
 """
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,19 +51,22 @@ class Plan:
 
 
 class ScriptedExpert:
-    """See the module. Works with every `obs_mode`, since it does not look at observations.
+    """See the module. Works with every `obs_mode`, since it does not look at observations."""
 
-    variety: seed of the manners, each named by it and the id of the trial; None: always the same, direct manner.
-    """
-
-    def __init__(self, env: HandoverVectorEnv, *, variety: int | None = None):
+    def __init__(self, env: HandoverVectorEnv):
         if env.options.control_mode != "absolute":
             raise ValueError(
                 "the scripted expert commands hand states; make the environment with control_mode='absolute'"
             )
         self._task = env.task
         self._dt = 1.0 / env.task.fps
-        self._variety = variety
+        self._variety: int | None = None
+
+    def varied(self, seed: int) -> ScriptedExpert:
+        """The same expert, who takes each trial in a manner of its own, named by the seed and the trial's id."""
+        other = copy(self)
+        other._variety = seed
+        return other
 
     def predict(
         self,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import gymnasium as gym
 import torch
@@ -32,9 +33,10 @@ _ALONG = 9  # points along a capsule of the giver's hand
 
 def demonstrate(
     store: str | Path,
-    agents: Sequence[Maker],
+    agent: Maker,
     *,
     seed: int = 0,
+    varieties: int = 3,
     num_envs: int = 128,
     num_threads: int = 0,
     progress: bool = True,
@@ -43,23 +45,36 @@ def demonstrate(
 
     Hard mode, with physics and the environment's goal pose alignment. A demonstration is kept if a goal is reached, the
     episode is safe (both by the paper's definitions), and the hand never touches the giver: no force in the simulation,
-    and no overlap of the two hands in any frame. Each agent takes the trials in which those before it failed; trials in
-    which all fail are left out. `num_envs` and `num_threads` do not change the numbers.
+    and no overlap of the two hands in any frame. `num_envs` and `num_threads` do not change the numbers.
+
+    varieties: an agent with a method `varied(seed)` takes each trial in a manner of its own; where it fails it tries
+        another, so often, then acts as it is. Trials in which it fails to the end are left out.
     """
     replays = ReplayStore.open(store)
     demos: dict[str, NDArray] = {}
     with tqdm(total=len(replays), desc="demonstrations", unit="trial", disable=not progress) as bar:
-        for turn, agent in enumerate(agents):
-            ids = [id for id in replays.ids() if id not in demos]
-            if not ids:
-                break
-            demos |= _demonstrate(replays, ids, agent, seed + turn, min(num_envs, len(ids)), num_threads)
+        for variety in (*range(seed, seed + varieties), None):
+            if ids := [id for id in replays.ids() if id not in demos]:
+                make = partial(_make_agent, agent, seed, variety)
+                demos |= _demonstrate(replays, ids, make, min(num_envs, len(ids)), num_threads)
             bar.update(len(demos) - bar.n)
     return demos
 
 
+def _make_agent(agent: Maker, seed: int, variety: int | None, env: HandoverVectorEnv) -> Any:
+    """The agent, in a manner of its own if it knows any and is to; None if it knows none but is to."""
+    ready = agent(env, seed)
+    if variety is None:
+        return ready
+    return ready.varied(variety) if hasattr(ready, "varied") else None
+
+
 def _demonstrate(
-    replays: ReplayStore, ids: Collection[str], agent: Maker, seed: int, num_envs: int, num_threads: int
+    replays: ReplayStore,
+    ids: Sequence[str],
+    make: Callable[[HandoverVectorEnv], Any],
+    num_envs: int,
+    num_threads: int,
 ) -> dict[str, NDArray]:
     """The good demonstrations of one agent."""
     env = gym.make_vec(
@@ -79,7 +94,10 @@ def _demonstrate(
         folder = RunFolder(name)
         folder.start({}, resume=False)
         try:
-            rollout(agent(cast(HandoverVectorEnv, env.unwrapped), seed), env, list(ids), folder, seed=seed)
+            agent = make(cast(HandoverVectorEnv, env.unwrapped))
+            if agent is None:
+                return {}
+            rollout(agent, env, ids, folder, seed=0)
         finally:
             env.close()
         for id in ids:

@@ -15,12 +15,13 @@ import torch
 from torch import Tensor
 
 from dexh2r_gym.giver import GiverHand, move_mano
+from dexh2r_gym.giver.fit import GraspFit
 from dexh2r_gym.giver.ways import adapt_ways, load_ways
 from dexh2r_gym.grasps import GraspPool, free_of_giver, load_pool
 from dexh2r_gym.hand import OPEN_HAND, surface_points
 from dexh2r_gym.objects import ObjectModel, load_object
 from dexh2r_gym.replay.motion import draw_motions, draw_offers, hand_axis, within_reach, wrist_pose
-from dexh2r_gym.replay.replay import Trial
+from dexh2r_gym.replay.shelf import SyntheticTrial
 from dexh2r_gym.replay.subjects import Subject
 from dexh2r_gym.rotations import (
     pose_apply,
@@ -52,6 +53,7 @@ _OFFERS, _MOTIONS, _STARTS = 64, 16, 32  # drawn at a time
 class GiverGrasp:
     """One way in which a giver holds an object, in the object's frame."""
 
+    way: str  # style and place
     mano: Tensor  # (61,) float64
     free: Tensor  # (G,) bool, goals clear of the giver's hand
     open_way: Tensor  # (G,) bool, free, and so is the way in from behind
@@ -71,7 +73,7 @@ def _rng(seed: int, *key: int | str) -> np.random.Generator:
 
 def draw_trial(
     seed: int, subject: Subject, name: str, *, number: int = 0, split: str = "train", attempt: int = 0
-) -> Trial | None:
+) -> SyntheticTrial | None:
     """One trial, or None if this giver has no good one of this object. Another attempt is another trial."""
     obj, pool = load_object(name), load_pool(name)
     grasps, liking = giver_grasps(seed, subject, name)
@@ -84,7 +86,7 @@ def draw_trial(
             start = draw_hand_start(obj, pool, object_pose, rng)
             if start is None:
                 continue
-            return Trial(
+            return SyntheticTrial(
                 subject=subject.number,
                 object=name,
                 side=subject.side,
@@ -95,6 +97,7 @@ def draw_trial(
                 hand_start=start.numpy(),
                 goal_free=grasp.free.expand(len(object_pose), -1).numpy(),
                 number=number,
+                way=grasp.way,
             )
     return None
 
@@ -109,16 +112,18 @@ def giver_grasps(seed: int, subject: Subject, name: str) -> tuple[tuple[GiverGra
     rng = _rng(seed, subject.number, name)
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
     fit = adapt_ways(hand, obj, load_ways(name, subject.side), generator=generator, limit=_WAYS)
-    kept = _useful(hand, obj, pool, fit.mano)
-    taste = {style: np.exp(subject.fussiness * _rng(seed, subject.number, style).normal()) for style in fit.style}
-    liking = np.array([taste[fit.style[i]] for i in kept])
-    return tuple(kept.values()), liking / liking.sum()
+    grasps = _useful(hand, obj, pool, fit)
+    ways = sorted({grasp.way for grasp in grasps})
+    taste = {way: np.exp(subject.fussiness * _rng(seed, subject.number, way).normal()) for way in ways}
+    liking = np.array([taste[grasp.way] for grasp in grasps])
+    return grasps, liking / liking.sum()
 
 
-def _useful(hand: GiverHand, obj: ObjectModel, pool: GraspPool, mano: Tensor) -> dict[int, GiverGrasp]:
-    """Those of the giver's grasps (K, 61) that leave enough goals free, with a free way in, by their place in K."""
-    if len(mano) == 0:
-        return {}
+def _useful(hand: GiverHand, obj: ObjectModel, pool: GraspPool, fit: GraspFit) -> tuple[GiverGrasp, ...]:
+    """Those of the giver's grasps that leave enough goals free, with a free way in."""
+    mano = fit.mano
+    if len(fit) == 0:
+        return ()
     here = mano.new_tensor([0.0, 0, 0, 1, 0, 0, 0]).expand(len(mano), 7)
     goal = pool.palm_pose.double()
     behind = goal.clone()
@@ -130,10 +135,10 @@ def _useful(hand: GiverHand, obj: ObjectModel, pool: GraspPool, mano: Tensor) ->
     left = torch.where(left.any(-1, keepdim=True), left, 1.0)
     free_end = (left[..., None] * points).sum(1) / left.sum(-1, keepdim=True) - skin.mean(1)
     free_end = torch.nn.functional.normalize(free_end, dim=-1)
-    return {
-        i: GiverGrasp(mano[i], free[i], free[i] & way[i], free_end[i])
+    return tuple(
+        GiverGrasp(f"{fit.style[i]} {fit.place[i]}", mano[i], free[i], free[i] & way[i], free_end[i])
         for i in ((free & way).sum(-1) >= MIN_GOALS).nonzero()[:, 0].tolist()
-    }
+    )
 
 
 def draw_object_motions(

@@ -26,13 +26,12 @@ from dexh2r_gym.grasps import load_pool
 from dexh2r_gym.replay.demos import demonstrate
 from dexh2r_gym.replay.draw import draw_trial
 from dexh2r_gym.replay.presets import Plan, Preset, find_preset, make_plan
-from dexh2r_gym.replay.replay import Trial, replay_id
-from dexh2r_gym.replay.shelf import Shelf
+from dexh2r_gym.replay.replay import replay_id
+from dexh2r_gym.replay.shelf import Shelf, SyntheticTrial
 from dexh2r_gym.replay.subjects import Subject
 from dexh2r_gym.replay.write import StoredObject, write_store
 
 LICENCE = "CC0-1.0"
-DEMONSTRATORS = ("varied", "varied", "varied", "scripted")  # each takes what those before it could not
 _BATCH = 48  # trials made together
 _ATTEMPTS = 3  # how often a trial is drawn before its giver and object count as exhausted
 
@@ -55,7 +54,7 @@ class Batch:
     number: int
     shares: tuple[Share, ...]
     seed: int
-    demonstrators: tuple[str, ...]
+    demonstrator: str | None
     shelf: Shelf
 
 
@@ -64,7 +63,7 @@ def generate(
     *,
     preset: str | Preset = "mini",
     seed: int = 0,
-    demonstrators: Sequence[str] = DEMONSTRATORS,
+    demonstrator: str | None = "scripted",
     workers: int | None = None,
     progress: bool = True,
     overwrite: bool = False,
@@ -78,8 +77,8 @@ def generate(
         out: a path that ends in `.zarr.zip`, or a folder.
         preset: a name in `PRESETS`, or your own; its objects are of the library and have goal grasps.
         seed: of everything.
-        demonstrators: agents that show in each trial how the object is taken (see `demos.demonstrate`), each where
-            those before it failed; a trial in which all fail is drawn again. None named: no demonstrations.
+        demonstrator: agent that shows in each trial how the object is taken (see `demos.demonstrate`); a trial in which
+            it fails is drawn again. None: no demonstrations.
         workers: processes, by default one a core.
         progress: show a bar.
         overwrite: replace a store at `out`.
@@ -90,8 +89,8 @@ def generate(
         RuntimeError: the givers and objects of a split do not give as many trials as it should have.
     """
     out, preset = Path(out), find_preset(preset)
-    for name in demonstrators:
-        find_agent(name)
+    if demonstrator is not None:
+        find_agent(demonstrator)
     workers = len(os.sched_getaffinity(0)) if workers is None else workers
     if workers < 1:
         raise ValueError(f"workers must be at least 1, got {workers}")
@@ -99,9 +98,9 @@ def generate(
         raise FileExistsError(f"{out} exists; choose another path or say overwrite")
     plan = make_plan(preset, seed)
     shelf = Shelf(out.parent / f".{out.name}.batches")
-    settings = {"preset": asdict(preset), "seed": seed, "demonstrators": list(demonstrators)}
+    settings = {"preset": asdict(preset), "seed": seed, "demonstrator": demonstrator}
     shelf.open({**settings, "objects": plan.objects, "version": version("dexh2r-gym")})
-    places = _make_all(plan, seed, tuple(demonstrators), shelf, workers, progress)
+    places, ways = _make_all(plan, seed, demonstrator, shelf, workers, progress)
     trials = tqdm(sorted(places), desc="writing", unit="trial", disable=not progress)
     write_store(
         out,
@@ -111,7 +110,8 @@ def generate(
         provenance={
             "generator": "dexh2r_gym.replay.generate",
             "splits": plan.splits.to_dict(),
-            "demonstrators": list(demonstrators),
+            "demonstrator": demonstrator,
+            "giver_ways": dict(sorted(ways.items())),
         },
         seed=seed,
         overwrite=overwrite,
@@ -127,9 +127,14 @@ def stored_object(name: str) -> StoredObject:
 
 
 def _make_all(
-    plan: Plan, seed: int, demonstrators: tuple[str, ...], shelf: Shelf, workers: int, progress: bool
-) -> dict[tuple[int, str, int], tuple[int, int]]:
-    """Put all trials of a plan on the shelf. -> where each is: (subject, object, number) -> (batch, place in it)"""
+    plan: Plan, seed: int, demonstrator: str | None, shelf: Shelf, workers: int, progress: bool
+) -> tuple[dict[tuple[int, str, int], tuple[int, int]], Counter[str]]:
+    """Put all trials of a plan on the shelf.
+
+    Returns:
+        where each is: (subject, object, number) -> (batch, place in it); and how many there are of each way to hold.
+    """
+    ways: Counter[str] = Counter()
     places: dict[tuple[int, str, int], tuple[int, int]] = {}
     have: Counter[tuple[int, str]] = Counter()
     number = 0
@@ -139,16 +144,17 @@ def _make_all(
     ):
         while shares := _missing(plan, have):
             groups = _grouped(shares)
-            batches = [Batch(number + i, group, seed, demonstrators, shelf) for i, group in enumerate(groups)]
+            batches = [Batch(number + i, group, seed, demonstrator, shelf) for i, group in enumerate(groups)]
             for made in run(make_batch, batches):
                 bar.update(made)
             for batch in batches:
                 for i, title in enumerate(shelf.titles(batch.number)):
                     places[title["subject"], title["object"], title["number"]] = batch.number, i
                     have[title["subject"], title["object"]] += 1
+                    ways[title["way"]] += 1
             number += len(batches)
             plan.hand_over(have)
-    return places
+    return places, ways
 
 
 def _missing(plan: Plan, have: Counter[tuple[int, str]]) -> list[Share]:
@@ -176,7 +182,7 @@ def make_batch(batch: Batch) -> int:
     """Put a batch on the shelf, if it is not there yet. -> number of trials in it"""
     if batch.shelf.has(batch.number):
         return len(batch.shelf.titles(batch.number))
-    made: dict[str, Trial] = {}
+    made: dict[str, SyntheticTrial] = {}
     for attempt in range(_ATTEMPTS):
         drawn = {
             id: trial
@@ -185,7 +191,7 @@ def make_batch(batch: Batch) -> int:
             if (id := replay_id(share.subject.number, share.object, number)) not in made
             if (trial := _draw(batch, share, number, attempt)) is not None
         }
-        made |= _demonstrated(drawn, batch) if batch.demonstrators and drawn else drawn
+        made |= _demonstrated(drawn, batch) if batch.demonstrator and drawn else drawn
     trials = []
     for share in batch.shares:
         for number in range(share.first, share.first + share.count):
@@ -196,11 +202,11 @@ def make_batch(batch: Batch) -> int:
     return len(trials)
 
 
-def _draw(batch: Batch, share: Share, number: int, attempt: int) -> Trial | None:
+def _draw(batch: Batch, share: Share, number: int, attempt: int) -> SyntheticTrial | None:
     return draw_trial(batch.seed, share.subject, share.object, number=number, split=share.split, attempt=attempt)
 
 
-def _demonstrated(drawn: dict[str, Trial], batch: Batch) -> dict[str, Trial]:
+def _demonstrated(drawn: dict[str, SyntheticTrial], batch: Batch) -> dict[str, SyntheticTrial]:
     """Those of the trials that an agent shows how to take, with what it did."""
     names = {trial.object for trial in drawn.values()}
     with tempfile.TemporaryDirectory() as folder:
@@ -211,8 +217,8 @@ def _demonstrated(drawn: dict[str, Trial], batch: Batch) -> dict[str, Trial]:
             licence=LICENCE,
             provenance={},
         )
-        agents = [find_agent(name) for name in batch.demonstrators]
-        demos = demonstrate(store, agents, seed=batch.seed, num_threads=1, progress=False)
+        agent = find_agent(str(batch.demonstrator))
+        demos = demonstrate(store, agent, seed=batch.seed, num_threads=1, progress=False)
     return {id: replace(drawn[id], demo=demo) for id, demo in demos.items()}
 
 

@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,14 @@ import numpy as np
 from dexh2r_gym.replay.replay import Trial
 
 _ARRAYS = ("object_pose", "giver", "hand_start", "goal_free", "demo")
-_TITLE = ("subject", "object", "number", "side", "split", "fps")
+_TITLE = ("subject", "object", "number", "side", "split", "fps", "way")
+
+
+@dataclass(frozen=True, eq=False)
+class SyntheticTrial(Trial):
+    """A trial, and how its giver holds the object."""
+
+    way: str = ""  # style and place, for instance "pinch handle"
 
 
 class Shelf:
@@ -45,7 +53,7 @@ class Shelf:
         """Whether a batch is there."""
         return self._file(number).is_file()
 
-    def save(self, number: int, trials: Sequence[Trial]) -> None:
+    def save(self, number: int, trials: Sequence[SyntheticTrial]) -> None:
         """Write a batch."""
         titles = json.dumps([{key: getattr(trial, key) for key in _TITLE} for trial in trials])
         arrays = {
@@ -59,14 +67,14 @@ class Shelf:
         partial.replace(self._file(number))
 
     def titles(self, number: int) -> list[dict[str, Any]]:
-        """Of every trial of a batch: subject, object, number, side, split, fps."""
+        """Of every trial of a batch: subject, object, number, side, split, fps, way."""
         return json.loads(str(_open(self._file(number))["titles"]))
 
-    def trial(self, number: int, i: int) -> Trial:
+    def trial(self, number: int, i: int) -> SyntheticTrial:
         """Trial i of a batch."""
         file = _open(self._file(number))
         arrays = {key: file[f"{i}/{key}"] for key in _ARRAYS if f"{i}/{key}" in file}
-        return Trial(**self.titles(number)[i], **arrays)
+        return SyntheticTrial(**self.titles(number)[i], **arrays)
 
     def _file(self, number: int) -> Path:
         return self.path / f"{number:05d}.npz"
