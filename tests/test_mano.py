@@ -14,10 +14,12 @@ import smplx.utils
 import torch
 import trimesh
 
+from dexh2r_gym.envs import HandoverVectorEnv
 from dexh2r_gym.giver import GiverHand, correct_skin, move_mano, set_giver_geoms
 from dexh2r_gym.giver import hand as hand_module
 from dexh2r_gym.giver.mano_file import FOLDER_VARIABLE, MAX_FILE_SIZE, load_mano
 from dexh2r_gym.objects import load_object
+from dexh2r_gym.replay import ReplayStore, StoredObject, Trial, write_store
 from dexh2r_gym.rotations import pose_apply, pose_inverse, quat_from_axis_angle
 from dexh2r_gym.scene import scene_model
 from dexh2r_gym.sim.mujoco import MujocoSimulator
@@ -425,3 +427,44 @@ def test_worlds_of_other_objects_and_hands_step_side_by_side_and_report_force(ma
     assert not simulator.state.diverged.any()
     force = torch.stack(forces)
     assert (force[:10] == 0).all() and (force[-1] > 1.0).all()
+
+
+@pytest.fixture
+def mano_store(mano, tmp_path):
+    """Four embedded trials, their givers as hands of MANO of other shapes at the same wrists."""
+    mini = ReplayStore.open("mini")
+    some = {(r.object, r.side): r for r in map(mini.replay, mini.ids()) if r.object in ("hammer", "flashlight")}
+    trials, objects = [], {}
+    for i, replay in enumerate(some.values()):
+        hand = GiverHand(replay.side, [0.4 * i - 0.5] * 10, "mano")
+        wrist = GiverHand.from_mano(replay.giver, replay.side).bone_poses(replay.giver)[:, 0]
+        given = hand.mano(wrist[:, :3], wrist[:, 3:], replay.giver[:, 6:51])
+        objects[replay.object] = StoredObject(torch.cat((replay.goal_pose, replay.goal_joints), -1).numpy())
+        trials.append(
+            Trial(
+                subject=i, object=replay.object, side=replay.side, split="train", fps=replay.fps, giver=given.numpy(),
+                object_pose=replay.object_pose.numpy(), hand_start=replay.hand_start.numpy(),
+                goal_free=replay.goal_free.numpy(),
+            )
+        )  # fmt: skip
+    assert len(objects) == 2 and {t.side for t in trials} == set(SIDES)
+    path = tmp_path / "mano.zarr.zip"
+    return write_store(path, trials, objects, licence="CC0-1.0", provenance={}, giver_model="mano"), len(trials)
+
+
+@pytest.mark.parametrize("backend", ["mujoco", "kinematic"])
+def test_an_env_replays_a_store_of_mano(mano_store, backend):
+    path, count = mano_store
+    env = HandoverVectorEnv(count, backend=backend, replays=str(path))
+    store = ReplayStore.open(path)
+    observation, _ = env.reset(seed=0, options={"replay": store.ids()})
+    goal = slice(117, 145)  # goal_state in the flat observation
+    for _ in range(40):
+        observation, reward, *_ = env.step(observation[:, goal])
+        assert np.isfinite(observation).all() and np.isfinite(reward).all()
+    shown = env.task.goals_now().giver_joints
+    for world in range(count):
+        replay = env.task.replay_of(world)
+        want = GiverHand.from_mano(replay.giver, replay.side, "mano").joints(replay.giver[env.task.time[world]])
+        torch.testing.assert_close(shown[world], want)
+    env.close()
