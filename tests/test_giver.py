@@ -1,4 +1,4 @@
-"""The giver's hand: skeleton, skin, shape, capsules, its MuJoCo bodies, and the grasps fitted with it."""
+"""The giver's hand: skeleton, skin, shape, capsules and its MuJoCo bodies."""
 
 import math
 
@@ -20,9 +20,7 @@ from dexh2r_gym.giver import (
     move_mano,
     set_giver_geoms,
 )
-from dexh2r_gym.giver.closing import FingerDrive, Grip, close_fingers
-from dexh2r_gym.giver.fit import CONTACT, MAX_OVERLAP, grasp_end, grasp_near
-from dexh2r_gym.rotations import pose_apply, quat_from_axis_angle, quat_rotate
+from dexh2r_gym.rotations import pose_apply, quat_from_axis_angle
 
 SIDES = ("right", "left")
 
@@ -269,124 +267,3 @@ def test_giver_meets_the_robot_alone_and_has_a_fixed_layout():
     data.qpos[:3] = [1, 0, 0]
     mujoco.mj_forward(model, data)
     assert data.ncon == 0  # overlapping capsules of the hand do not meet each other
-
-
-# --- grasps ---
-
-
-class Solid:
-    """A box or a cylinder (axis z) with its exact distance: all that a grasp asks of an object."""
-
-    def __init__(self, half: tuple[float, ...]):
-        self.half = half
-        mesh = (
-            trimesh.creation.box([2 * h for h in half])
-            if len(half) == 3
-            else trimesh.creation.cylinder(half[0], 2 * half[1], sections=96)
-        )
-        points, index = trimesh.sample.sample_surface(mesh, 2048, seed=0)
-        self.points = torch.as_tensor(np.array(points)).float()
-        self.normals = torch.as_tensor(mesh.face_normals[index]).float()
-
-    def signed_distance(self, p: torch.Tensor) -> torch.Tensor:
-        half = torch.tensor(self.half, dtype=p.dtype)
-        q = p.abs() - half if len(half) == 3 else torch.stack((p[..., :2].norm(dim=-1), p[..., 2].abs()), -1) - half
-        return q.clamp_min(0).norm(dim=-1) + q.amax(-1).clamp_max(0)
-
-    signed_distance_fast = signed_distance
-
-
-@pytest.mark.parametrize("side", SIDES)
-def test_fingers_close_around_a_cylinder_in_the_palm(side):
-    """Hand-made: a bar of 5 cm lies across the palm; the long fingers must reach round it to its far side."""
-    hand, bar = GiverHand(side), Solid((0.025, 0.12))
-    drive = FingerDrive(hand)
-    sign = 1.0 if side == "right" else -1.0
-    mano = torch.zeros(3, 61)
-    mano[:, 0], mano[:, 1] = 0.09 * sign, 0.025 + 0.022  # palm towards -y, bar's axis along z below it
-    half = torch.full((3,), 0.5)
-    grip, touched = close_fingers(drive, mano, Grip.opened(half, half, 0 * half), bar.signed_distance_fast)
-    closed = drive.hold(mano, grip)
-    assert touched[:, :4].any(-1).all()
-    assert torch.equal(closed[0], closed[2]) and torch.equal(closed[:, :6], mano[:, :6])
-    skin = hand.vertices(closed)
-    fingers = hand.weights[:, 1:13].sum(-1) > 0.9
-    assert bar.signed_distance(skin[0, fingers]).min() > -0.002
-    assert (hand.tips(closed)[0, [0, 1, 3], 1] < 0).all()  # beyond the bar's axis as seen from the palm
-
-
-def test_fingers_that_meet_nothing_rest_in_a_light_curl():
-    hand = GiverHand()
-    drive = FingerDrive(hand)
-    half = torch.full((2,), 0.5)
-    mano, opened = torch.zeros(2, 61), Grip.opened(half, half, 0 * half)
-    grip, touched = close_fingers(drive, mano, opened, lambda p: p.norm(dim=-1) + 1.0)
-    closed = drive.hold(mano, grip)
-    assert not touched.any()
-    drop = (hand.rest_tips - hand.tips(closed.double())[0])[:4, 1]
-    assert ((drop > 0.01) & (drop < 0.08)).all()
-
-
-@pytest.mark.parametrize(
-    ("side", "half"),
-    [
-        ("right", (0.03, 0.1)),
-        ("left", (0.012, 0.12)),
-        ("left", (0.03, 0.045, 0.1)),
-        ("right", (0.012, 0.07, 0.1)),
-    ],
-    ids=str,
-)
-def test_grasps_hold_one_end_and_leave_the_other_free(side, half):
-    hand, solid = GiverHand(side, [0.5, -0.5] * 5), Solid(half)
-    fit = grasp_end(
-        hand, solid, end=torch.tensor([0, 0, 1.0]), num_candidates=96, generator=torch.Generator().manual_seed(3)
-    )
-    assert len(fit) >= 3
-    assert (fit.score.diff() <= 0).all()
-    distance = solid.signed_distance(hand.vertices(fit.mano))
-    torch.testing.assert_close((-distance).amax(-1).clamp_min(0), fit.overlap, atol=1e-6, rtol=0)
-    assert fit.overlap.max() <= MAX_OVERLAP and fit.overlap.median() < 0.002
-    assert fit.contacts[:, 4].all() and (fit.contacts[:, :4].sum(-1) >= 2).all()
-    near = distance < CONTACT
-    for f in range(5):  # what is called a contact is one on the skin
-        own = hand.weights[:, 1 + 3 * f : 4 + 3 * f].sum(-1) > 0.5
-        assert torch.equal(near[:, own].any(-1), fit.contacts[:, f])
-    skin = hand.vertices(fit.mano)
-    low_end = torch.tensor([0, 0, -half[-1]], dtype=torch.float64)
-    assert ((skin - low_end).norm(dim=-1).amin(-1) > 0.05).all()
-    assert torch.equal(fit.mano[:, 51:], hand.betas.expand(len(fit), 10))
-    forearm = quat_rotate(
-        quat_from_axis_angle(fit.mano[:, 3:6]),
-        torch.tensor([1.0 if side == "right" else -1.0, 0, 0], dtype=torch.float64).expand(len(fit), 3),
-    )
-    wrist = fit.mano[:, :3]
-    line = wrist[:, None] + torch.linspace(0.05, 0.2, 6, dtype=torch.float64)[:, None] * forearm[:, None]
-    assert solid.signed_distance(line).min() > 0.025  # clear of the forearm
-
-
-def test_grasps_are_fixed_by_the_seed_and_by_nothing_else():
-    hand, solid = GiverHand(), Solid((0.03, 0.1))
-    fits = []
-    for _ in range(2):
-        fits.append(grasp_end(hand, solid, num_candidates=48, generator=torch.Generator().manual_seed(7)))
-        torch.rand(5)
-    assert torch.equal(fits[0].mano, fits[1].mano)
-    other = grasp_end(hand, solid, num_candidates=48, generator=torch.Generator().manual_seed(8))
-    assert not torch.equal(fits[0].mano[0], other.mano[0])
-
-
-def test_a_grasp_near_a_measured_wrist_stays_near_it():
-    hand, solid = GiverHand(), Solid((0.02, 0.12))
-    g = torch.Generator().manual_seed(0)
-    known = grasp_end(hand, solid, end=torch.tensor([0, 0, 1.0]), num_candidates=96, generator=g).mano[0]
-    wrist = torch.cat((known[:3], quat_from_axis_angle(known[3:6])))
-    fit = grasp_near(hand, solid, wrist, num_candidates=96, generator=g)
-    assert len(fit) >= 1 and fit.overlap.max() <= MAX_OVERLAP
-    assert (fit.mano[0, :3] - known[:3]).norm() < 0.08
-
-
-def test_no_grasp_is_an_empty_result():
-    hand, wall = GiverHand(), Solid((0.3, 0.3, 0.3))  # far too large for a hand
-    fit = grasp_end(hand, wall, num_candidates=32, generator=torch.Generator().manual_seed(0))
-    assert len(fit) == 0 and fit.mano.shape == (0, 61) and fit.contacts.shape == (0, 5)

@@ -7,8 +7,8 @@ one step than the object is away from it (but for a least step of half a degree)
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from functools import cached_property
 
 import torch
@@ -19,9 +19,9 @@ from dexh2r_gym.rotations import quat_from_axis_angle, quat_multiply, quat_to_ax
 
 SignedDistance = Callable[[Tensor], Tensor]  # points (..., 3) -> (...), metres, negative inside
 
-TOUCH = 0.0005  # metres: a phalanx nearer than this touches
-REST_DEPTH = -0.0005  # metres: where a closing finger would come to rest
-_MAX_STEPS = 80
+TOUCH = 0.0008  # metres: a phalanx nearer than this touches
+REST_DEPTH = 0.0  # metres: where a closing finger would come to rest
+_MAX_STEPS = 30  # a finger that slides along the surface without touching it is left there
 _STEP_RANGE = (0.008, 0.35)  # radians of the fastest joint in one step
 # Rows: index, middle, pinky, ring, thumb; columns: the joints from the palm outward. Radians.
 _RATE = torch.tensor([[0.9, 1.0, 0.6]] * 4 + [[0.6, 0.8, 1.0]], dtype=torch.float64)
@@ -42,6 +42,11 @@ class Grip:
 
     def __getitem__(self, rows: Tensor) -> Grip:
         return Grip(self.flexion[rows], self.adduction[rows], self.opposition[rows])
+
+    @classmethod
+    def joined(cls, grips: Sequence[Grip]) -> Grip:
+        """All hands of one or more grips."""
+        return cls(*(torch.cat([getattr(grip, f.name) for grip in grips]) for f in fields(cls)))
 
     @classmethod
     def opened(cls, adduction: Tensor, opposition: Tensor, knuckle: Tensor) -> Grip:
@@ -159,4 +164,4 @@ def close_fingers(drive: FingerDrive, mano: Tensor, grip: Grip, signed_distance:
         busy = busy[speed.flatten(1).any(-1)]
     idle = ~touched.any(-1, keepdim=True)
     curl = grip.bent(torch.full_like(grip.flexion[..., 0], _IDLE_CURL)).flexion
-    return Grip(torch.where(idle, curl, flexion), grip.adduction, grip.opposition), touched
+    return Grip(torch.where(idle, torch.minimum(curl, flexion), flexion), grip.adduction, grip.opposition), touched

@@ -1,20 +1,21 @@
 """Whether a hand holds an object, and how: the judgement shared by all who look for grasps of the giver.
 
-A grasp is sound if thumb and at least two fingers touch, a finger faces thumb or palm across the object, nothing is
-deep inside it, and forearm and thumb are clear. What kind of grasp it is, is measured on its contacts.
+A grasp is sound if the thumb and two fingers (or the index alone) touch, a finger faces thumb or palm across the
+object, nothing is deep inside it, and forearm and thumb are clear. What kind it is, is measured on its contacts.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from dexh2r_gym.giver.closing import FingerDrive, Grip, close_fingers
 from dexh2r_gym.giver.hand import GiverHand
-from dexh2r_gym.rotations import pose_apply, quat_from_axis_angle, quat_from_matrix, quat_multiply, quat_rotate
+from dexh2r_gym.rotations import pose_apply, quat_from_axis_angle, quat_multiply, quat_rotate
 from dexh2r_gym.types import NUM_GIVER_JOINTS
 
 MAX_OVERLAP = 0.003  # metres, deepest skin vertex of a grasp that is kept
@@ -23,7 +24,6 @@ MIN_FREE = 0.45  # share of the surface that a hold of the middle leaves free
 STYLES = ("power", "pinch")
 PLACES = ("end", "other_end", "handle", "middle")
 _CLEARANCE = 0.03  # metres: object points nearer than this to the skin are taken by the giver
-_REACH = 0.10  # metres: what counts as one end of an object, at most this much of its length
 _FREE_END = 0.3  # share of an object's length, from the far end, into which the hand at the other end must not reach
 _END = 1 / 3  # share of an object's length that counts as one end
 _FOREARM = (0.05, 0.20)  # metres behind the wrist that must be clear of the object
@@ -74,65 +74,20 @@ class GraspFit:
     def __getitem__(self, rows: Tensor) -> GraspFit:
         """The grasps named by a mask (K,) or by numbers (N,)."""
         chosen = torch.arange(len(self))[rows].tolist()
-        tensors = (self.grip[rows], self.index[rows], self.score[rows], self.contacts[rows], self.touch[rows])
-        measures = (self.overlap[rows], self.free[rows], self.room[rows])
-        words = (tuple(x[i] for i in chosen) for x in (self.style, self.place))
-        return GraspFit(self.mano[rows], *tensors, *measures, *words)
+        parts: dict[str, Any] = {name: getattr(self, name)[rows] for name in (*_MEASURES, "grip")}
+        parts |= {name: tuple(getattr(self, name)[i] for i in chosen) for name in _WORDS}
+        return GraspFit(**parts)
+
+    @classmethod
+    def joined(cls, fits: Sequence[GraspFit]) -> GraspFit:
+        """All grasps of one or more fits, one fit after another."""
+        parts: dict[str, Any] = {name: torch.cat([getattr(fit, name) for fit in fits]) for name in _MEASURES}
+        parts |= {name: tuple(word for fit in fits for word in getattr(fit, name)) for name in _WORDS}
+        return cls(grip=Grip.joined([fit.grip for fit in fits]), **parts)
 
 
-def grasp_end(
-    hand: GiverHand, obj: Graspable, *, end: Tensor | None = None, num_candidates: int = 192, generator: torch.Generator
-) -> GraspFit:
-    """Grasps at one end of an object.
-
-    end (3,): direction, object frame, in which the held end lies; None: one end of the longest extent, drawn by the
-    generator. The same generator state gives the same grasps.
-    """
-    if end is None:
-        axis = torch.linalg.svd(obj.points - obj.points.mean(0), full_matrices=False)[2][0]
-        end = axis * (1.0 if torch.rand((), generator=generator) < 0.5 else -1.0)
-    end = torch.nn.functional.normalize(torch.as_tensor(end, dtype=torch.float32), dim=-1)
-    along = obj.points.float() @ end
-    held = along > along.max() - min(_REACH, 0.4 * float(along.max() - along.min()))
-    position, rotation = wrists_over(hand, obj, held, end, num_candidates, generator)
-    mano, grip, score = close_palm_first(hand, obj, position, rotation, generator)
-    clear = (hand.vertices(mano, FingerDrive(hand).pads.flatten()) @ end).amin(-1) > torch.lerp(
-        along.min(), along.max(), _FREE_END
-    )
-    return judge_best(hand, obj, mano, grip, torch.where(clear, score, -torch.inf))
-
-
-def wrists_over(
-    hand: GiverHand, obj: Graspable, held: Tensor, forearm: Tensor, count: int, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """Wrist positions (N, 3) and rotations (N, 4), N = count, whose palm faces a point of the surface.
-
-    held (P,) bool: which of the object's points; forearm (3,): direction to which the forearm keeps, give or take,
-    zero for none.
-    """
-
-    def uniform(low: float, high: float) -> Tensor:
-        return low + (high - low) * torch.rand(count, generator=generator)
-
-    held = torch.nonzero(held)[:, 0]
-    pick = held[torch.randint(len(held), (count,), generator=generator)]
-    point, normal = obj.points[pick].float(), obj.normals[pick].float()
-    # The palm's normal (rest -y) meets the surface.
-    forearm = forearm - (normal @ forearm)[:, None] * normal
-    any_way = torch.linalg.cross(normal, torch.randn(count, 3, generator=generator), dim=-1)
-    forearm = torch.where(forearm.norm(dim=-1, keepdim=True) < 0.3, any_way, forearm)
-    forearm = torch.nn.functional.normalize(forearm, dim=-1)
-    side = 1.0 if hand.side == "right" else -1.0
-    x = side * quat_rotate(quat_from_axis_angle(normal * uniform(-1.9, 1.9)[:, None]), forearm)
-    z = torch.linalg.cross(x, normal, dim=-1)
-    rotation = quat_from_matrix(torch.stack((x, normal, z), dim=-1))
-    tilt = 0.2 * torch.randn(count, 3, generator=generator)
-    rotation = quat_multiply(rotation, quat_from_axis_angle(tilt))
-    # Between the middle of the palm and the pads of the fingers: what lies over the surface point.
-    size = float(hand.rest_tips[1, 0].abs())
-    offset = uniform(0.35, 0.85), uniform(-0.02, 0.02)
-    anchor = torch.stack((-side * size * offset[0], 0 * offset[0], offset[1]), dim=-1)
-    return point - quat_rotate(rotation, anchor), rotation
+_WORDS = ("style", "place")
+_MEASURES = tuple(f.name for f in fields(GraspFit) if f.name not in (*_WORDS, "grip"))
 
 
 def grasp_near(
@@ -202,8 +157,7 @@ def coarse_score(hand: GiverHand, obj: Graspable, mano: Tensor, touched: Tensor)
     squeeze = _squeeze(hand, obj, skin, subset)
     count = fingers[:, :4].sum(-1)
     good = (
-        fingers[:, 4]
-        & (count >= 2)
+        _holds(fingers)
         & (overlap < MAX_OVERLAP)
         & (forearm > 0.03)
         & (_self_gap(hand, bones) > -0.004)
@@ -211,6 +165,11 @@ def coarse_score(hand: GiverHand, obj: Graspable, mano: Tensor, touched: Tensor)
     )
     score = 0.2 * count + squeeze + 3.0 * _free_share(obj, skin) - 100.0 * overlap.clamp_min(0.0)
     return torch.where(good, score, -torch.inf)
+
+
+def _holds(contacts: Tensor) -> Tensor:
+    """(N,) bool: which of the contacts (N, 5) hold: the thumb with two fingers or with the index finger."""
+    return contacts[:, 4] & (contacts[:, 0] | (contacts[:, :4].sum(-1) >= 2))
 
 
 def _free_share(obj: Graspable, skin: Tensor) -> Tensor:
@@ -258,7 +217,7 @@ def judge_best(hand: GiverHand, obj: Graspable, mano: Tensor, grip: Grip, score:
 
 def judge(hand: GiverHand, obj: Graspable, mano: Tensor, grip: Grip, score: Tensor, index: Tensor) -> GraspFit:
     """The final check of hands (N, 61): every vertex, exact distances. Keeps what passes, in the order given."""
-    mano = mano.double()
+    mano = torch.cat((mano[:, :51].double(), hand.betas.expand(len(mano), -1)), dim=-1)
     skin = hand.vertices(mano)
     distance = obj.signed_distance_fast(skin.float()).double()
     near = distance < _GRID_REACH
@@ -273,7 +232,7 @@ def judge(hand: GiverHand, obj: Graspable, mano: Tensor, grip: Grip, score: Tens
     free = _free_share(obj, skin[:, ::4].float())
     place, room = _place(obj, skin, meets / count, free)
     style = tuple(STYLES[int(not palm)] for palm in (touch[:, _PALM_SIDE] > 0).any(-1))
-    keep = contacts[:, 4] & (contacts[:, :4].sum(-1) >= 2) & (overlap <= MAX_OVERLAP)
+    keep = _holds(contacts) & (overlap <= MAX_OVERLAP)
     return GraspFit(mano, grip, index, score.double(), contacts, touch, overlap, free, room, style, place)[keep]
 
 
@@ -291,8 +250,8 @@ def _place(obj: Graspable, skin: Tensor, share: Tensor, free: Tensor) -> tuple[t
     )
     name = torch.where(upper, PLACES.index("end"), PLACES.index("middle"))
     name = torch.where(lower, PLACES.index("other_end"), name)
-    if (box := getattr(obj, "metadata", {}).get("handle")) is not None:
-        bottom, top = skin.new_tensor(box["low"]) - _IN_HANDLE[1], skin.new_tensor(box["high"]) + _IN_HANDLE[1]
+    if (box := getattr(obj, "handle", None)) is not None:
+        bottom, top = box.to(skin) + skin.new_tensor([[-_IN_HANDLE[1]], [_IN_HANDLE[1]]])
         inside = ((skin > bottom) & (skin < top)).all(-1)
         held = (share * inside).sum(-1) >= _IN_HANDLE[0]
         name = torch.where(held, PLACES.index("handle"), name)

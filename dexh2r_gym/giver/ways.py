@@ -89,7 +89,7 @@ def adapt_ways(
     noise[::_TRIES] = 0.0
     wrist, grip, touch = ways.wrist[way], ways.grip[way], ways.touch[way]
     rotation = quat_multiply(wrist[:, 3:], quat_from_axis_angle(_JITTER[1] * noise[:, 3:]))
-    same = _held_point(drive, grip, touch) - _held_point(FingerDrive(_mean_hand(ways.side)), grip, touch)
+    same = _held_point(drive, grip, touch) - _held_point(_mean_drive(ways.side), grip, touch)
     position = wrist[:, :3] - quat_rotate(wrist[:, 3:], same) + _JITTER[0] * noise[:, :3]
     mano = hand.mano(position, rotation, drive.pose(grip))
     mano = _seat(drive, obj, mano, rotation, on_palm=touch[:, 0] > 0)
@@ -141,8 +141,8 @@ def _open_until_clear(drive: FingerDrive, obj: Graspable, mano: Tensor, grip: Gr
 
 
 @cache
-def _mean_hand(side: str) -> GiverHand:
-    return GiverHand(side)
+def _mean_drive(side: str) -> FingerDrive:
+    return FingerDrive(GiverHand(side))
 
 
 @cache
