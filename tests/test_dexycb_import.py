@@ -6,6 +6,7 @@ import json
 import shutil
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from dexh2r_gym.replay import ReplayError, ReplayStore
 from dexh2r_gym.replay.dexycb import convert, import_dexycb
 from dexh2r_gym.replay.dexycb.cache import CacheLayout
 from dexh2r_gym.replay.dexycb.convert import held_span
+from dexh2r_gym.replay.dexycb.files import Folder
 from dexh2r_gym.replay.dexycb.raw import RawLayout
 from dexh2r_gym.replay.dexycb.recording import Recording
 from dexh2r_gym.rotations import pose_apply, pose_inverse
@@ -74,11 +76,11 @@ def quick():
     decomposed once."""
     models = {}
 
-    def from_mesh_once(path: Path, *, name: str, **options):
-        key = path.read_bytes(), name
+    def from_mesh_once(path: Path, *, name: str, mass: float, vessel: bool):
+        key = path.read_bytes()
         if key not in models:
-            models[key] = from_mesh(path, name=name, **options)
-        return models[key]
+            models[key] = from_mesh(path, vessel=vessel)
+        return replace(models[key], name=name, mass=mass)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(convert, "from_mesh", from_mesh_once)
@@ -228,6 +230,22 @@ def test_stopped_import_goes_on_with_the_goals_it_found(raw: Path, quick, tmp_pa
     assert sorted(p.name for p in tmp_path.iterdir()) == ["store.zarr.zip"]
 
 
+def test_workers_make_no_difference(tmp_path: Path) -> None:
+    box = trimesh.creation.box((0.07, 0.07, 0.2))
+    data = write_dexycb(tmp_path / "data", SEQUENCES, {4: box, 5: box})
+    model = from_mesh(data / MESH)
+    found = GraspPool(**{**vars(load_pool(OBJECT)), "metadata": {"volume": model.volume}})
+    stores = []
+    for workers in (1, 2):
+        partial = tmp_path / f"{workers}.partial"
+        partial.mkdir()
+        for name in ("005_tomato_soup_can", "006_mustard_bottle"):
+            found.save(partial / f"{name}_40_0.npz")
+        out = import_dexycb(data, tmp_path / str(workers), workers=workers, progress=False)
+        stores.append(ReplayStore.open(out))
+    assert stores[0].attrs == stores[1].attrs  # among them the hashes of all arrays
+
+
 def recording(away: list[float], hand: list[int], object_seen: list[int] | None = None) -> Recording:
     pose = torch.zeros(len(away), 7, dtype=torch.float64)
     pose[:, 3], pose[:, 2] = 1.0, torch.tensor(away)
@@ -294,6 +312,12 @@ def bomb(path: Path) -> None:
         np.lib.format.write_array_header_1_0(entry, {"descr": "<f8", "fortran_order": False, "shape": (10**6, 10**6)})
 
 
+def alias_bomb(path: Path) -> None:
+    """A list of lists of lists ..., which would fill the memory if it were printed."""
+    nested = "".join(f"l{i}: &l{i} [{', '.join([f'*l{i - 1}'] * 9)}]\n" for i in range(1, 30))
+    path.write_text(f"l0: &l0 [1]\n{nested}" + path.read_text().replace("ycb_ids:", "ycb_ids: *l29\nwas:"))
+
+
 def pickled(path: Path) -> None:
     np.savez(path, pose_y=np.array([{"a": 1}], dtype=object), pose_m=np.zeros((NUM_FRAMES, 1, 51)))
 
@@ -322,6 +346,7 @@ MESH = "models/006_mustard_bottle/textured_simple.obj"
         (META, lambda p: p.write_text("x: !!python/object/apply:os.getcwd []"), "cannot be read"),
         (META, lambda p: p.write_text("[" * 5000), "cannot be read"),
         (META, lambda p: p.write_text("#" * (2 << 20)), "2097152 bytes, at most"),
+        (META, alias_bomb, "ycb_ids must list objects"),
         (META, lambda p: change_yaml(p, ycb_ids=[5, 99]), "ycb_ids must list objects"),
         (META, lambda p: change_yaml(p, ycb_grasp_ind=3), "ycb_grasp_ind must be 0 to 2, found 3"),
         (META, lambda p: change_yaml(p, mano_sides=["both"]), "mano_sides must be one of right, left"),
@@ -330,6 +355,7 @@ MESH = "models/006_mustard_bottle/textured_simple.obj"
         (HAND, Path.unlink, "missing"),
         (HAND, lambda p: change_yaml(p, betas=[1.0] * 9), "betas must be 10 numbers"),
         (HAND, lambda p: change_yaml(p, betas=[float("nan")] * 10), "betas must be 10 numbers"),
+        (HAND, lambda p: change_yaml(p, betas=[10**400] * 10), "betas must be 10 numbers"),
         (TABLE, lambda p: change_yaml(p, extrinsics={"apriltag": [1.0] * 12}), "not a rotation"),
         (TABLE, lambda p: change_yaml(p, extrinsics={}), "apriltag must be 12 numbers"),
         (POSE, Path.unlink, "missing"),
@@ -360,6 +386,24 @@ def test_damaged_files_are_named_and_nothing_is_written(
         p for p in tmp_path.iterdir() if p.name.startswith(("out.zarr.zip.", ".out")) and p.suffix != ".partial"
     ]
     assert not (tmp_path / "out.zarr.zip").exists()
+
+
+def test_no_change_of_bytes_gets_past_the_reader_of_arrays(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    np.savez_compressed(path, a=np.random.default_rng(0).normal(size=(20, 3)).round(2))
+    content, rng, refused = path.read_bytes(), np.random.default_rng(1), 0
+    for _ in range(400):
+        changed = bytearray(content)
+        for place in rng.integers(len(content), size=rng.integers(1, 4)):
+            changed[place] = rng.integers(256)
+        path.write_bytes(changed[: rng.integers(1, len(changed))] if rng.random() < 0.2 else changed)
+        try:
+            (array,) = Folder(tmp_path).arrays("a.npz", a=(None, 3))
+            assert np.isfinite(array).all()
+        except ReplayError as error:
+            assert error.key == "a.npz"
+            refused += 1
+    assert refused > 300
 
 
 @pytest.mark.parametrize("file", [META, POSE, HAND, TABLE, MESH])

@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 from pathlib import Path
+from reprlib import repr  # bounded, whatever a file holds
 
 import numpy as np
 import torch
@@ -51,7 +52,7 @@ class CacheLayout:
         known = describe(self.folder, file, meta)
         name, betas = meta["name"], meta["mano_betas"]
         if not isinstance(name, str) or not re.fullmatch(r"\d{8}-[\w-]+/[\w-]+", name):
-            raise self.folder.error(file, f"name must be <date>-<subject>/<sequence>, found {name!r:.200}")
+            raise self.folder.error(file, f"name must be <date>-<subject>/<sequence>, found {repr(name)}")
         if not isinstance(betas, list) or len(betas) != 1:
             raise self.folder.error(file, "mano_betas must list the shape of one hand")
         return Sequence(

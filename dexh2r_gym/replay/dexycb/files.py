@@ -6,6 +6,7 @@ import io
 import json
 import math
 import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,11 @@ class Folder:
     def file(self, name: str, limit: int) -> Path:
         """Path of a file of at most `limit` bytes."""
         path = self.path / name
-        if not path.resolve().is_relative_to(self._root):
+        try:
+            inside = path.resolve().is_relative_to(self._root)
+        except (OSError, RuntimeError) as error:
+            raise self.error(name, f"cannot be followed ({error})") from error
+        if not inside:
             raise self.error(name, "leads out of the dataset's folder")
         if not path.is_file():
             raise self.error(name, "missing")
@@ -73,7 +78,7 @@ class Folder:
         try:
             with zipfile.ZipFile(path) as file:
                 return [self._array(file, name, key, shape) for key, shape in shapes.items()]
-        except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError) as error:
+        except (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError, RuntimeError) as error:
             raise self.error(name, f"not a whole npz file ({error})") from error
 
     def _array(self, file: zipfile.ZipFile, name: str, key: str, shape: tuple[int | None, ...]) -> NDArray[np.float64]:
@@ -108,6 +113,10 @@ class Folder:
 def numbers(value: Any, count: int) -> NDArray[np.float64] | None:
     """A list of so many finite numbers, from a yaml or json file, as an array; None where it is not that."""
     plain = isinstance(value, list) and all(isinstance(x, (int, float)) and not isinstance(x, bool) for x in value)
-    if not plain or len(value) != count or not all(map(math.isfinite, value)):
+    if not plain or len(value) != count:
         return None
-    return np.array(value, dtype=np.float64)
+    try:
+        array = np.array(value, dtype=np.float64)
+    except OverflowError:
+        return None
+    return array if np.isfinite(array).all() else None

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 from pathlib import Path
+from reprlib import repr  # bounded, whatever a file holds
 
 import numpy as np
 import torch
@@ -52,7 +53,7 @@ class RawLayout:
         for key, value in (("extrinsics", meta["extrinsics"]), ("mano_calib", meta["mano_calib"])):
             for part in value if isinstance(value, list) else [value]:
                 if not isinstance(part, str) or not re.fullmatch(r"[\w-]+", part):
-                    raise self.folder.error(file, f"{key} must be a name, found {value!r:.200}")
+                    raise self.folder.error(file, f"{key} must be a name, found {repr(value)}")
         calibration = meta["mano_calib"]
         if not isinstance(calibration, list) or len(calibration) != 1 or not isinstance(meta["extrinsics"], str):
             raise self.folder.error(file, "mano_calib must list one name, extrinsics be one")
@@ -71,7 +72,7 @@ class RawLayout:
         pose_y, pose_m = self.folder.arrays(file, pose_y=(None, sequence.num_objects, 7), pose_m=(None, 1, 51))
         if not len(pose_y) == len(pose_m) == frames:
             raise self.folder.error(
-                file, f"pose_y has {len(pose_y)} frames, pose_m {len(pose_m)}, meta.yml says {frames!r:.200}"
+                file, f"pose_y has {len(pose_y)} frames, pose_m {len(pose_m)}, meta.yml says {repr(frames)}"
             )
         rows = pose_y[:, sequence.column]
         norm = np.linalg.norm(rows[:, :4], axis=-1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from reprlib import repr  # bounded, whatever a file holds
 from typing import Any, Protocol
 
 import numpy as np
@@ -93,11 +94,11 @@ def describe(folder: Folder, file: str, meta: dict[str, Any]) -> dict[str, Any]:
     """Check the entries that both layouts share, from `file`, and return what `Sequence` needs of them."""
     ids, column, sides = meta["ycb_ids"], meta["ycb_grasp_ind"], meta["mano_sides"]
     if not isinstance(ids, list) or not ids or not all(type(i) is int and i in OBJECTS for i in ids):
-        raise folder.error(file, f"ycb_ids must list objects 1 to {max(OBJECTS)}, found {ids!r:.200}")
+        raise folder.error(file, f"ycb_ids must list objects 1 to {max(OBJECTS)}, found {repr(ids)}")
     if type(column) is not int or not 0 <= column < len(ids):
-        raise folder.error(file, f"ycb_grasp_ind must be 0 to {len(ids) - 1}, found {column!r:.200}")
+        raise folder.error(file, f"ycb_grasp_ind must be 0 to {len(ids) - 1}, found {repr(column)}")
     if not isinstance(sides, list) or len(sides) != 1 or sides[0] not in SIDES:
-        raise folder.error(file, f"mano_sides must be one of {', '.join(SIDES)} in a list, found {sides!r:.200}")
+        raise folder.error(file, f"mano_sides must be one of {', '.join(SIDES)} in a list, found {repr(sides)}")
     return {"object": ids[column], "column": column, "num_objects": len(ids), "side": sides[0]}
 
 
@@ -105,7 +106,7 @@ def shape_numbers(folder: Folder, file: str, value: Any) -> tuple[float, ...]:
     """Ten shape numbers of a hand, from `file`."""
     betas = numbers(value, 10)
     if betas is None:
-        raise folder.error(file, f"betas must be 10 numbers, found {value!r:.200}")
+        raise folder.error(file, f"betas must be 10 numbers, found {repr(value)}")
     return tuple(betas.tolist())
 
 
