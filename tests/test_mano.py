@@ -325,6 +325,8 @@ def test_a_variable_without_the_file_is_an_error_not_a_stand_in(folder):
         GiverHand("left", model="mano")
     with pytest.raises(ValueError, match="valid: open, mano"):
         GiverHand(model="nano")
+    with pytest.raises(ValueError, match=r"inside out.*-3 to 3.*40"):
+        GiverHand("right", [40.0] * 10, "mano")
 
 
 # --- in MuJoCo ---

@@ -9,8 +9,9 @@ then translated. Two models read these numbers:
   where the wrist is.
 - "mano": MANO itself, exactly, from the files in $DEXH2R_MANO. Numbers as smplx takes them with `flat_hand_mean=True`
   and no principal components: the wrist is at translation + `root`, some 10 cm away. Where $DEXH2R_MANO is not set the
-  open hand of mean shape stands in, at the wrist of MANO's mean shape: joints and fingers are where they are to about
-  a centimetre, the shape numbers have no effect, and a warning says so once.
+  open hand of mean shape stands in, at the wrist of MANO's mean shape. Then wrist, orientation and the way each finger
+  bends are right; bone lengths, the skin, so contacts, are another hand's; shape numbers have no effect. A warning says
+  so once.
 """
 
 from __future__ import annotations
@@ -183,7 +184,7 @@ def _mano_or_stand_in(side: str, betas: Tensor) -> HandShape:
 @cache
 def _warn_of_stand_in() -> None:
     warnings.warn(
-        f"${FOLDER_VARIABLE} is not set: the open hand of mean shape stands in for givers of MANO, a centimetre off; "
+        f"${FOLDER_VARIABLE} is not set: the open hand of mean shape stands in for givers of MANO, an approximation; "
         "set it to the folder of MANO_RIGHT.pkl and MANO_LEFT.pkl (https://mano.is.tue.mpg.de) for the exact hand",
         stacklevel=4,
     )

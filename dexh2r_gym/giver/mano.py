@@ -19,10 +19,16 @@ def mano_shape(model: ManoModel, side: str, betas: Tensor) -> HandShape:
 
     Joints, skin and pose directions are MANO's own. MANO has no finger tips: a tip is the vertex of the mean hand's
     last phalanx that is furthest from its joint. Capsules are fitted to the mean hand and stretched with the shape.
+
+    Raises ValueError for shape numbers so far out that they turn a bone inside out.
     """
     vertices, joints = _at_rest(model, betas)
     mean_vertices, mean_joints = _at_rest(model, torch.zeros_like(betas))
     stretch = _affine(mean_vertices - mean_joints[:, None], vertices - joints[:, None], model.weights.T)
+    if (torch.linalg.det(stretch) <= 0).any():
+        raise ValueError(
+            f"shape numbers turn MANO's hand inside out, they should be within about -3 to 3: {betas.tolist()}"
+        )
     return HandShape(
         joints=joints - joints[0],
         tips=vertices[_tip_vertices(model)] - joints[0],

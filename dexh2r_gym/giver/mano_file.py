@@ -3,7 +3,7 @@
 MANO_RIGHT.pkl and MANO_LEFT.pkl are pickles of Python 2 that hold numpy arrays, a scipy.sparse matrix and chumpy
 expressions. A pickle may call whatever it can name, so here every name it may use stands for an inert record of what it
 was called with; all other names are refused. Arrays are made from the records afterwards, only those that are needed,
-each from bytes that the file really holds.
+each from bytes that the file really holds. The arrays are used as they are, as smplx does, in both hands.
 """
 
 from __future__ import annotations
