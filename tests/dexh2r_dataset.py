@@ -28,7 +28,7 @@ SPLIT = {
     "test_obj": [],
     "all_obj": ["box", "mug", "ghost", "bottle"],
 }
-TRIALS = {  # name of a trial that can be used -> options of write_trial
+TRIALS: dict[str, dict] = {  # name of a trial that can be used -> options of write_trial
     "1/box/0": {"goals": 20},
     "1/box/1": {"side": "left"},
     "1/mug/0": {"yaml": False},
@@ -160,7 +160,7 @@ def write_models(root: Path) -> None:
     folder = root / "object_model"
     folder.mkdir(parents=True)
     for name in OBJECTS:
-        text = mesh_of(name).export(file_type="obj", include_normals=True)
+        text = str(mesh_of(name).export(file_type="obj", include_normals=True))
         file = folder / ("bottle_mesh.obj" if name == "bottle" else f"{name}.obj")
         file.write_text("mtllib ../../elsewhere.mtl\n" + text)
     for name, mesh, inertial in (

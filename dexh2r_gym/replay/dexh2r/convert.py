@@ -14,7 +14,7 @@ from torch import Tensor
 from dexh2r_gym.giver import GiverHand
 from dexh2r_gym.replay.dexh2r.files import Folder
 from dexh2r_gym.replay.dexh2r.layout import GOAL_FILE, MANO_FILES, MODELS, SENSOR_FILES, Remark, TrialFiles
-from dexh2r_gym.replay.dexh2r.objects import ObjectShape, read_object
+from dexh2r_gym.replay.dexh2r.objects import ObjectShape, make_shape, read_mesh
 from dexh2r_gym.replay.dexh2r.trial import TrialData, read_sensors, read_trial
 from dexh2r_gym.replay.dexh2r.work import load_arrays, save_arrays, stamps
 from dexh2r_gym.replay.replay import ReplayError, Trial
@@ -70,7 +70,8 @@ def convert_object(job: Job) -> Outcome:
         done = load_arrays(job.object_file)
         if done is None or done[1]["stamps"] != now:
             job.goal_file.unlink(missing_ok=True)
-            shape = read_object(job.folder, job.name, job.work / "objects")
+            mesh, mass = read_mesh(job.folder.below(MODELS), job.name)
+            shape = make_shape(mesh, mass, {"source": f"DexH2R, {job.name}"})
             ends = np.cumsum([len(part) for part in shape.parts])
             info: dict[str, Any] = {"stamps": now, "mass": shape.mass, "metadata": shape.metadata}
             save_arrays(job.object_file, {"parts": np.concatenate(shape.parts), "ends": ends}, info)

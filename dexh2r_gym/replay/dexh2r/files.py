@@ -23,6 +23,10 @@ class Folder:
         """The error that names a file of this folder."""
         return ReplayError(message, store=str(self.root), key=key)
 
+    def below(self, key: str) -> Folder:
+        """A folder of this folder; one that leads out is refused."""
+        return Folder(self._inside(key))
+
     def has(self, key: str) -> bool:
         """There is something of this name, be it a broken link."""
         path = self.root / key

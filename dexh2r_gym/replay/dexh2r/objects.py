@@ -7,6 +7,8 @@ mass is read and, where there is no <object>.obj, the name of the mesh: the path
 from __future__ import annotations
 
 import math
+import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -20,7 +22,6 @@ from dexh2r_gym.objects.build import load_mesh
 from dexh2r_gym.objects.decompose import decompose
 from dexh2r_gym.objects.geometry import reduce_hull, union
 from dexh2r_gym.replay.dexh2r.files import Folder
-from dexh2r_gym.replay.dexh2r.layout import MODELS
 
 MAX_MESH = 256 << 20  # bytes of an .obj file
 MAX_MASS = 20.0  # kg, of a thing that is handed over
@@ -37,35 +38,39 @@ class ObjectShape:
     metadata: dict[str, Any]
 
 
-def read_object(folder: Folder, name: str, work: Path) -> ObjectShape:
-    """Convex parts and mass of an object. Takes a second, a minute for intricate shapes.
+def read_mesh(folder: Folder, name: str) -> tuple[trimesh.Trimesh, float | None]:
+    """The mesh of an object, <name>.obj in this folder or what <name>.urdf names, and the urdf's mass in kg or None.
 
-    The bare mesh is put into the folder `work` on the way. ReplayError names the file that cannot be used.
+    ReplayError names the file that cannot be used.
     """
-    urdf = f"{MODELS}/{name}.urdf"
+    urdf = f"{name}.urdf"
     mass, mesh_name = read_urdf(folder, urdf) if folder.has(urdf) else (None, None)
-    key = f"{MODELS}/{name}.obj"
+    key = f"{name}.obj"
     if not folder.has(key) and mesh_name is not None:
-        key = f"{MODELS}/{mesh_name}"
-    bare = work / f"{name}.obj"
-    write_bare_mesh(folder, key, bare)
-    try:
-        pieces, method, excess = decompose(load_mesh(bare))
-    except ValueError as error:
-        raise folder.error(key, str(error).removeprefix(f"{bare}: ")) from error
-    finally:
-        bare.unlink(missing_ok=True)
+        key = mesh_name
+    with tempfile.TemporaryDirectory() as work:
+        bare = Path(work, "bare.obj")
+        write_bare_mesh(folder, key, bare)
+        try:
+            return load_mesh(bare), mass
+        except ValueError as error:
+            raise folder.error(key, str(error).removeprefix(f"{bare}: ")) from error
+
+
+def make_shape(mesh: trimesh.Trimesh, mass: float | None, metadata: dict[str, Any]) -> ObjectShape:
+    """Convex parts of a mesh, with what was done in the metadata. Takes a second, a minute for intricate shapes."""
+    pieces, method, excess = decompose(mesh)
+    found = {"decomposition": method, "volume_excess": round(excess, 4)}
+    return shape_of_parts(pieces, mass, metadata | found)
+
+
+def shape_of_parts(pieces: Sequence[NDArray[np.float64]], mass: float | None, metadata: dict[str, Any]) -> ObjectShape:
+    """An object of convex pieces (V, 3); without a mass, one of `DENSITY`."""
     parts = [reduce_hull(piece) for piece in pieces]
-    metadata = {
-        "source": f"DexH2R, {key}",
-        "licence": LICENCE,
-        "decomposition": method,
-        "volume_excess": round(excess, 4),
-        "mass": f"{DENSITY:g} kg/m^3" if mass is None else "urdf",
-    }
+    source = "urdf" if mass is not None else f"{DENSITY:g} kg/m^3"
     if mass is None:
         mass = DENSITY * float(trimesh.Trimesh(*union(parts), process=False).volume)
-    return ObjectShape(parts, mass, metadata)
+    return ObjectShape(parts, mass, metadata | {"licence": LICENCE, "mass": source})
 
 
 def write_bare_mesh(folder: Folder, key: str, to: Path) -> None:
