@@ -80,7 +80,7 @@ class ImportDexH2RZarr:
 class ImportDexYCB:
     """Import givers from DexYCB, or from HandoverSim's cache of it. Needs MANO's files in $DEXH2R_MANO.
 
-    It has no robot: no demonstrations. After the recorded frames the giver holds the object out for two seconds.
+    It has no robot: no demonstrations. After the recorded frames the giver holds the object out for a while.
 
     Example: dexh2r replays import dexycb dex-ycb-20210415 dexycb.zarr.zip --subjects 20200709-subject-01
     """
@@ -93,6 +93,8 @@ class ImportDexYCB:
     """Names of subjects' folders; by default all."""
     sequences: tuple[str, ...] | None = None
     """Names of sequences; by default all."""
+    wait: float = 2.0
+    """Seconds that the giver holds still after the recording."""
     num_goals: int = 40
     """Goal grasps searched for each object."""
     workers: int | None = None
@@ -100,6 +102,7 @@ class ImportDexYCB:
     seed: int = 0
 
     def run(self) -> None:
+        from dexh2r_gym.replay import ReplayStore
         from dexh2r_gym.replay.dexycb import import_dexycb
 
         import_dexycb(
@@ -107,10 +110,14 @@ class ImportDexYCB:
             self.out,
             subjects=self.subjects,
             sequences=self.sequences,
+            wait=self.wait,
             num_goals=self.num_goals,
             workers=self.workers,
             seed=self.seed,
         )
+        skipped = ReplayStore.open(self.out).attrs["provenance"]["skipped"]
+        for sequence, reason in skipped.items():
+            print(f"skipped {sequence}: {reason}")
         _say_next(self.out)
 
 
@@ -175,10 +182,10 @@ class Generate:
     """Processes; by default one a core."""
 
     def run(self) -> None:
-        from dexh2r_gym.replay.generate import DEMONSTRATORS, generate
+        from dexh2r_gym.replay.generate import generate
 
-        demonstrators = DEMONSTRATORS if self.demonstrations else ()
-        generate(self.out, preset=self.preset, seed=self.seed, demonstrators=demonstrators, workers=self.workers)
+        demonstrator = "scripted" if self.demonstrations else None
+        generate(self.out, preset=self.preset, seed=self.seed, demonstrator=demonstrator, workers=self.workers)
         _say_next(self.out)
 
 
