@@ -53,7 +53,7 @@ def varied_manner(seed: int, replay_ids: Sequence[str | None], num_goals: int) -
         digest = hashlib.sha256(f"{seed}/{replay_id}".encode()).digest()
         rng = np.random.default_rng(list(digest[:16]))
         pace = rng.lognormal(0.0, 0.25)
-        manner.pause[i] = rng.uniform() ** 2
+        manner.pause[i] = rng.uniform()
         manner.reach_speed[i] *= pace
         manner.turn_speed[i] *= pace * rng.lognormal(0.0, 0.1)
         manner.retreats[i] = rng.uniform(1.5, 3.0)

@@ -28,7 +28,7 @@ from policies.manner import Manner, direct_manner, varied_manner
 
 MIN_FRAMES = 10  # of a reach
 SPARE_FRAMES = 14  # at the end of the recording, left to the alignment by an expert that takes its time
-MAX_PAUSE = 40  # frames
+MAX_PAUSE = 60  # frames
 GIVER_CLEARANCE = 0.13  # m, palm to the giver's joints
 LINK_CLEARANCE = 0.06  # m, origins of the hand's links to the giver's joints, on the way in and at the goal
 OBJECT_CLEARANCE = 0.10  # m, palm to the object's surface on the way
