@@ -36,6 +36,7 @@ from tests.dexh2r_dataset import (
     write_dataset,
     write_trial,
 )
+from tests.mano_files import write_mano_file
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*DEXH2R_MANO:UserWarning")
 HERE = torch.tensor([0.0, 0, 0, 1, 0, 0, 0], dtype=torch.float64)
@@ -225,6 +226,16 @@ def test_goals_are_searched_where_there_are_none(single, quick, tmp_path, monkey
     assert asked == [("box", 3, 7)]
     assert store[0].goal_free.shape == (FRAMES, 7) and store.ids() == ["s01/box/000", "s01/box/005"]
     torch.testing.assert_close(store[0].goal_pose, store[1].goal_pose)
+
+
+def test_with_mano_the_givers_hand_is_exact(single, quick, tmp_path, monkeypatch):
+    monkeypatch.setenv("DEXH2R_MANO", str(tmp_path / "mano"))
+    with pytest.raises(FileNotFoundError, match=r"MANO_RIGHT\.pkl"):
+        run(single, tmp_path / "out")
+    (tmp_path / "mano").mkdir()
+    write_mano_file(tmp_path / "mano", "right")
+    run(single, tmp_path / "out")
+    assert ReplayStore.open(tmp_path / "out").attrs["provenance"]["options"]["giver_hand"] == "MANO"
 
 
 def test_a_demonstration_out_of_reach_is_remarked(single, quick, tmp_path):

@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dexh2r_gym.replay.dexh2r.files import Folder
-from dexh2r_gym.replay.dexh2r.objects import ObjectShape, make_shape, read_mesh, shape_of_parts
+from dexh2r_gym.replay.dexh2r.objects import make_object, object_of_parts, read_mesh
 from dexh2r_gym.replay.dexh2r.pieces import slabs_of_points
-from dexh2r_gym.replay.dexh2r.rigid import fit_rigid, fit_surface, principal_frame
+from dexh2r_gym.replay.dexh2r.rigid import TOLERANCE, fit_rigid, principal_frame
+from dexh2r_gym.replay.dexh2r.surface import fit_surface
 from dexh2r_gym.replay.replay import ReplayError
+from dexh2r_gym.replay.write import StoredObject
 from dexh2r_gym.rotations import pose_apply, pose_inverse
 
-TOLERANCE = 0.002  # m, root mean square; points further off than this are not those of the same rigid object
 SURFACE_POINTS = 50_000  # of a model, for the fit
 
 
@@ -28,7 +29,7 @@ class Found:
 
     name: str
     points: Tensor
-    shape: ObjectShape
+    stored: StoredObject
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +71,7 @@ class Catalogue:
         pose, left = near[name]
         metadata = {"source": f"DexH2R, {name}", "fit": f"{1000 * left:.2f} mm root mean square"}
         model = self._models[name]
-        return Found(name, pose_apply(pose, points), make_shape(model.mesh, model.mass, metadata))
+        return Found(name, pose_apply(pose, points), make_object(model.mesh, model.mass, metadata))
 
     def _of_points(self, points: Tensor) -> Found:
         """A new object with its middle as origin and its longest axis along z; hollow ones are closed."""
@@ -79,7 +80,7 @@ class Catalogue:
         metadata: dict[str, Any] = {"source": "points of a DexH2R zarr file", "decomposition": how, "vessel": True}
         name = f"object_{len(self.found):02d}"
         self.made.append(name)
-        return Found(name, own, shape_of_parts(pieces, None, metadata))
+        return Found(name, own, object_of_parts(pieces, None, metadata))
 
 
 def _read_models(path: str | Path | None) -> dict[str, _Model]:

@@ -11,13 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dexh2r_gym.giver import GiverHand
 from dexh2r_gym.replay.dexh2r.files import Folder
 from dexh2r_gym.replay.dexh2r.layout import GOAL_FILE, MANO_FILES, MODELS, SENSOR_FILES, Remark, TrialFiles
-from dexh2r_gym.replay.dexh2r.objects import ObjectShape, make_shape, read_mesh
 from dexh2r_gym.replay.dexh2r.trial import TrialData, read_sensors, read_trial
 from dexh2r_gym.replay.dexh2r.work import load_arrays, save_arrays, stamps
 from dexh2r_gym.replay.replay import ReplayError, Trial
+from dexh2r_gym.replay.write import StoredObject
 
 COARSE = 0.1  # part of its volume by which an object's convex parts may exceed its mesh without a remark
 
@@ -64,6 +63,8 @@ class Outcome:
 
 def convert_object(job: Job) -> Outcome:
     """Convex parts and mass of an object, in `job.object_file`."""
+    from dexh2r_gym.replay.dexh2r.objects import make_object, read_mesh
+
     keys = [f"{MODELS}/{job.name}{ending}" for ending in (".obj", ".urdf")]
     try:
         now = stamps((key for key in keys if job.folder.has(key)), job.folder.stamp)
@@ -71,10 +72,11 @@ def convert_object(job: Job) -> Outcome:
         if done is None or done[1]["stamps"] != now:
             job.goal_file.unlink(missing_ok=True)
             mesh, mass = read_mesh(job.folder.below(MODELS), job.name)
-            shape = make_shape(mesh, mass, {"source": f"DexH2R, {job.name}"})
-            ends = np.cumsum([len(part) for part in shape.parts])
-            info: dict[str, Any] = {"stamps": now, "mass": shape.mass, "metadata": shape.metadata}
-            save_arrays(job.object_file, {"parts": np.concatenate(shape.parts), "ends": ends}, info)
+            made = make_object(mesh, mass, {"source": f"DexH2R, {job.name}"})
+            assert made.parts is not None
+            ends = np.cumsum([len(part) for part in made.parts])
+            info: dict[str, Any] = {"stamps": now, "mass": made.mass, "metadata": made.metadata}
+            save_arrays(job.object_file, {"parts": np.concatenate(made.parts), "ends": ends}, info)
             done = {}, info
     except ReplayError as error:
         return Outcome(job, error)
@@ -89,8 +91,9 @@ def convert_goals(job: Job) -> Outcome:
     from dexh2r_gym.objects.build import build_object
 
     if not job.goal_file.exists():
-        shape = load_object_file(job)
-        model = build_object(job.name, shape.parts, mass=shape.mass, recentre=False)
+        made = load_object_file(job)
+        assert made.parts is not None
+        model = build_object(job.name, made.parts, mass=made.mass, recentre=False)
         try:
             pool = make_pool(model, seed=job.seed, num=job.num_goals, num_threads=1)
         except ValueError as error:
@@ -130,12 +133,12 @@ def convert_trial(job: Job) -> Outcome:
     return Outcome(job, remarks=tuple(Remark(trial.name, *remark) for remark in info["remarks"]), info=info)
 
 
-def load_object_file(job: Job) -> ObjectShape:
-    """An object that was converted."""
+def load_object_file(job: Job) -> StoredObject:
+    """An object that was converted, without goals."""
     done = load_arrays(job.object_file)
     assert done is not None
     arrays, info = done
-    return ObjectShape(np.split(arrays["parts"], arrays["ends"][:-1]), info["mass"], info["metadata"])
+    return StoredObject(None, np.split(arrays["parts"], arrays["ends"][:-1]), info["mass"], info["metadata"])
 
 
 def load_goals(job: Job) -> Tensor:
@@ -175,6 +178,7 @@ def load_trial(job: Job, fps: float) -> Trial:
 
 def _arrays(job: Job, data: TrialData) -> dict[str, NDArray]:
     """What is kept of a trial, in the scene, with the goals that its giver leaves free."""
+    from dexh2r_gym.giver import GiverHand
     from dexh2r_gym.grasps import free_of_giver
 
     origin = np.asarray(job.origin)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,14 +11,13 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from dexh2r_gym.giver.mano_file import load_mano
 from dexh2r_gym.replay.dexh2r import convert
 from dexh2r_gym.replay.dexh2r.convert import Job, Outcome
 from dexh2r_gym.replay.dexh2r.files import Folder
 from dexh2r_gym.replay.dexh2r.layout import GOAL_FILE, SENSOR_FILES, Layout, Remark, find_trials
 from dexh2r_gym.replay.dexh2r.summary import ImportSummary
 from dexh2r_gym.replay.dexh2r.work import Workers, open_work, remove_work
-from dexh2r_gym.replay.replay import SIDES, ReplayError
+from dexh2r_gym.replay.replay import ReplayError
 from dexh2r_gym.replay.write import StoredObject, write_store
 
 LICENCE = "CC BY-NC 4.0, DexH2R: A Benchmark for Dynamic Dexterous Grasping in Human-to-Robot Handover (ICCV 2025)"
@@ -54,7 +53,8 @@ def import_dexh2r(
     Args:
         path: the dataset's folder.
         out: the store to write, a folder or a `.zarr.zip`.
-        workers: processes; None for one a core.
+        workers: processes, None for one a core; with 1 no other process is started. A script that starts them needs
+            `if __name__ == "__main__":` around what it does.
         strict: fail if anything is skipped.
         skip_damaged: skip trials with a damaged file and list them, rather than stop.
         sensors: which recorded ones to keep: "cloud", "depth", "image" of the four Kinects. Each trial then needs them.
@@ -83,7 +83,7 @@ def import_dexh2r(
         "num_goals": num_goals,
         "seed": seed,
         "origin": origin,
-        "giver_hand": _giver_hand(),
+        "giver_hand": _giver_hand(trial.side for trial in layout.trials),
     }
     work = open_work(out.with_name(f"{out.name}.partial"), {"source": str(folder.root.resolve()), **options})
     whole = Job(folder, work, "", sensors=sensors, origin=origin, num_goals=num_goals, seed=seed)
@@ -175,13 +175,17 @@ def _check_options(
         raise ValueError(f"fps must be above 0 and up to 1000, got {fps}")
 
 
-def _giver_hand() -> str:
-    """Whose shape decides which goals the giver leaves free: MANO's, or that of the open hand in its place."""
-    try:
-        for side in SIDES:
-            load_mano(side)
-    except FileNotFoundError:
+def _giver_hand(sides: Iterable[str]) -> str:
+    """Whose shape decides which goals the giver leaves free: MANO's, or that of the open hand in its place.
+
+    Raises what `load_mano` raises where $DEXH2R_MANO is set in vain.
+    """
+    from dexh2r_gym.giver.mano_file import FOLDER_VARIABLE, load_mano
+
+    if not os.environ.get(FOLDER_VARIABLE):
         return "stand-in"
+    for side in sorted(set(sides)):
+        load_mano(side)
     return "MANO"
 
 
@@ -210,9 +214,8 @@ def _beyond_workspace(outcomes: list[Outcome]) -> Iterator[Remark]:
 
 
 def _stored_object(job: Job, searched: bool) -> StoredObject:
-    shape = convert.load_object_file(job)
-    goals = convert.load_goals(job).numpy() if searched else None
-    return StoredObject(goals, shape.parts, shape.mass, shape.metadata)
+    stored = convert.load_object_file(job)
+    return replace(stored, goals=convert.load_goals(job).numpy()) if searched else stored
 
 
 def _first(skipped: Sequence[Remark]) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 from xml.parsers import expat
@@ -22,20 +21,12 @@ from dexh2r_gym.objects.build import load_mesh
 from dexh2r_gym.objects.decompose import decompose
 from dexh2r_gym.objects.geometry import reduce_hull, union
 from dexh2r_gym.replay.dexh2r.files import Folder
+from dexh2r_gym.replay.write import StoredObject
 
 MAX_MESH = 256 << 20  # bytes of an .obj file
 MAX_MASS = 20.0  # kg, of a thing that is handed over
 DENSITY = 500.0  # kg/m^3, of objects whose urdf gives no mass
 LICENCE = "CC BY-NC 4.0"
-
-
-@dataclass(frozen=True, eq=False)
-class ObjectShape:
-    """An object in its mesh's own frame, as a store carries it."""
-
-    parts: list[NDArray[np.float64]]  # (V, 3) vertices of convex parts, metres
-    mass: float  # kg
-    metadata: dict[str, Any]
 
 
 def read_mesh(folder: Folder, name: str) -> tuple[trimesh.Trimesh, float | None]:
@@ -57,20 +48,22 @@ def read_mesh(folder: Folder, name: str) -> tuple[trimesh.Trimesh, float | None]
             raise folder.error(key, str(error).removeprefix(f"{bare}: ")) from error
 
 
-def make_shape(mesh: trimesh.Trimesh, mass: float | None, metadata: dict[str, Any]) -> ObjectShape:
+def make_object(mesh: trimesh.Trimesh, mass: float | None, metadata: dict[str, Any]) -> StoredObject:
     """Convex parts of a mesh, with what was done in the metadata. Takes a second, a minute for intricate shapes."""
     pieces, method, excess = decompose(mesh)
     found = {"decomposition": method, "volume_excess": round(excess, 4)}
-    return shape_of_parts(pieces, mass, metadata | found)
+    return object_of_parts(pieces, mass, metadata | found)
 
 
-def shape_of_parts(pieces: Sequence[NDArray[np.float64]], mass: float | None, metadata: dict[str, Any]) -> ObjectShape:
+def object_of_parts(
+    pieces: Sequence[NDArray[np.float64]], mass: float | None, metadata: dict[str, Any]
+) -> StoredObject:
     """An object of convex pieces (V, 3); without a mass, one of `DENSITY`."""
     parts = [reduce_hull(piece) for piece in pieces]
     source = "urdf" if mass is not None else f"{DENSITY:g} kg/m^3"
     if mass is None:
         mass = DENSITY * float(trimesh.Trimesh(*union(parts), process=False).volume)
-    return ObjectShape(parts, mass, metadata | {"licence": LICENCE, "mass": source})
+    return StoredObject(None, parts, mass, metadata | {"licence": LICENCE, "mass": source})
 
 
 def write_bare_mesh(folder: Folder, key: str, to: Path) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,16 +21,18 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dexh2r_gym.replay.dexh2r.arrays import Episode, RowArray, read_episodes
-from dexh2r_gym.replay.dexh2r.catalogue import TOLERANCE, Catalogue, Found
 from dexh2r_gym.replay.dexh2r.files import Folder
 from dexh2r_gym.replay.dexh2r.goals import object_frame_goals
 from dexh2r_gym.replay.dexh2r.importer import LICENCE, ORIGIN
 from dexh2r_gym.replay.dexh2r.layout import Remark
-from dexh2r_gym.replay.dexh2r.rigid import fit_rigid
+from dexh2r_gym.replay.dexh2r.rigid import TOLERANCE, fit_rigid
 from dexh2r_gym.replay.dexh2r.summary import ImportSummary
 from dexh2r_gym.replay.replay import SENSORS, SPLITS, ReplayError, Trial
-from dexh2r_gym.replay.write import StoredObject, write_store
+from dexh2r_gym.replay.write import write_store
 from dexh2r_gym.types import MANO_SIZE
+
+if TYPE_CHECKING:
+    from dexh2r_gym.replay.dexh2r.catalogue import Found
 
 REACH = 3.27  # m, what a store keeps of a cloud
 LARGEST = 100.0  # m, rad
@@ -120,6 +122,8 @@ def import_dexh2r_zarr(
         ReplayError: an array is missing, damaged or of another form (it is named); points that do not move rigidly.
         FileExistsError: `out` exists.
     """
+    from dexh2r_gym.replay.dexh2r.catalogue import Catalogue
+
     out = Path(out)
     if unknown := [name for name in sensors if name not in SENSORS]:
         raise ValueError(f"unknown sensor {unknown[0]!r}; sensors: {', '.join(SENSORS)}")
@@ -165,10 +169,7 @@ def import_dexh2r_zarr(
     frames = sum(episodes[i].end - episodes[i].begin for i in long_enough)
     summary = ImportSummary(out, len(held), frames, len(catalogue.found), 1, tuple(skipped), tuple(remarks))
     provenance |= summary.to_dict()
-    stored = {
-        found.name: StoredObject(None, found.shape.parts, found.shape.mass, found.shape.metadata)
-        for found in catalogue.found
-    }
+    stored = {found.name: found.stored for found in catalogue.found}
     write_store(out, trials(), stored, licence=LICENCE, provenance=provenance, overwrite=overwrite)
     return summary
 
