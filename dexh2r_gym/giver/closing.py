@@ -21,7 +21,6 @@ SignedDistance = Callable[[Tensor], Tensor]  # points (..., 3) -> (...), metres,
 
 TOUCH = 0.0008  # metres: a phalanx nearer than this touches
 REST_DEPTH = 0.0  # metres: where a closing finger would come to rest
-_MAX_STEPS = 30  # a finger that slides along the surface without touching it is left there
 _STEP_RANGE = (0.008, 0.35)  # radians of the fastest joint in one step
 # Rows: index, middle, pinky, ring, thumb; columns: the joints from the palm outward. Radians.
 _RATE = torch.tensor([[0.9, 1.0, 0.6]] * 4 + [[0.6, 0.8, 1.0]], dtype=torch.float64)
@@ -137,11 +136,14 @@ class FingerDrive:
         return ids[chosen]
 
 
-def close_fingers(drive: FingerDrive, mano: Tensor, grip: Grip, signed_distance: SignedDistance) -> tuple[Grip, Tensor]:
+def close_fingers(
+    drive: FingerDrive, mano: Tensor, grip: Grip, signed_distance: SignedDistance, *, max_steps: int = 30
+) -> tuple[Grip, Tensor]:
     """Close all fingers of N hands on one object.
 
     mano (N, 61) in the object's frame, of which wrist and shape are read; grip, from which they close. Returns the
-    closed grip and which phalanges touch (N, 5, 3) bool. A finger that meets nothing is left in a light curl.
+    closed grip and which phalanges touch (N, 5, 3) bool. A finger that meets nothing is left in a light curl, one that
+    slides along the surface without touching it is left there after `max_steps`.
     """
     hand, pads = drive.hand, drive.pads.flatten()
     rate, upper, levers = (x.to(mano) for x in (_RATE, _UPPER, drive.levers))
@@ -149,7 +151,7 @@ def close_fingers(drive: FingerDrive, mano: Tensor, grip: Grip, signed_distance:
     flexion = grip.flexion.clone()
     touched = torch.zeros_like(flexion, dtype=torch.bool)
     busy = torch.arange(len(mano))
-    for _ in range(_MAX_STEPS):
+    for _ in range(max_steps):
         now = Grip(flexion, grip.adduction, grip.opposition)[busy]
         distance = signed_distance(hand.vertices(drive.hold(mano[busy], now), pads)).unflatten(-1, drive.pads.shape)
         near = ((distance < TOUCH)[..., None] & on_phalanx).any(-2)  # distance (n, 5, P), near (n, 5, 3)

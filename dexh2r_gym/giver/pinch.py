@@ -125,10 +125,10 @@ def pinch_wrists(
     points, normals = obj.points.float(), obj.normals.float()
     held = torch.nonzero(held)[:, 0]
     pick = held[torch.randint(len(held), (count,), generator=generator)]
-    apart = points[pick][:, None] - points  # (count, P, 3)
-    depth = (apart * normals[pick][:, None]).sum(-1)
-    off = (apart - depth[..., None] * normals[pick][:, None]).norm(dim=-1)
-    through = (off < _OPPOSITE[0]) & (normals[pick] @ normals.T < _OPPOSITE[1]) & (depth > 0.002)
+    under, out = points[pick], normals[pick]
+    depth = (under * out).sum(-1, keepdim=True) - out @ points.T  # (count, P) metres behind the point under the thumb
+    off = torch.cdist(under, points).square() - depth.square()  # square metres from the line through it
+    through = (off < _OPPOSITE[0] ** 2) & (out @ normals.T < _OPPOSITE[1]) & (depth > 0.002)
     thickness = torch.where(through, depth, torch.inf).amin(-1)
     # A posture a little wider than the object there, drawn among those that fit.
     slack = postures.width - thickness[:, None]  # (count, N)

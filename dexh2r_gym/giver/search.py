@@ -28,6 +28,7 @@ MAX_PER_HAND = 16
 _APPROACH = 0.10  # metres: the robot's hand comes from this far behind a goal
 _POWER, _PINCH, _CLOSED = 128, 1000, 128  # wrists drawn for each part of an object, and pinches closed of those clear
 _GRAZE = 0.0015  # metres that the skin may be in the object before a pinch closes
+_STRETCHED = 2.0  # radians less than its neighbour, all three joints together
 _SPREAD = (0.03, 0.5)  # metres, radians: wrists this far apart in position, or in rotation, count as equally different
 _UNLIKE = 3.0  # such differences, and more is no better
 
@@ -51,9 +52,11 @@ def find_ways(obj: ObjectModel, pool: GraspPool, side: str, generator: torch.Gen
 
 
 def _firm(fit: GraspFit) -> Tensor:
-    """(K,) bool: power grasps with two fingers, and pinches in which the index finger takes part."""
+    """(K,) bool: power grasps with two fingers, pinches with the index, no finger stretched out beside a bent one."""
     power = torch.tensor([style == "power" for style in fit.style], dtype=torch.bool)
-    return torch.where(power, fit.contacts[:, :4].sum(-1) >= 2, fit.contacts[:, CHAINS.index("index")])
+    index, middle, pinky, ring = fit.grip.flexion[:, :4].sum(-1).unbind(-1)
+    stretched = (middle - index > _STRETCHED) | (ring - pinky > _STRETCHED)
+    return torch.where(power, fit.contacts[:, :4].sum(-1) >= 2, fit.contacts[:, CHAINS.index("index")]) & ~stretched
 
 
 def _parts(obj: ObjectModel) -> Iterator[tuple[Tensor, Tensor]]:

@@ -38,9 +38,10 @@ _ARRAYS = {  # key -> shape after the first axis
     "opposition": (),
     "touch": (NUM_GIVER_JOINTS,),
 }
-_TRIES = 4  # candidates for each way
+_TRIES = 3  # candidates for each way
 _JITTER = (0.003, 0.06)  # metres, radians: standard deviations of a candidate's wrist
-_LOOSE = 0.3  # how far fingers open before they close anew, in units of their rates
+_STEPS = 12  # of closing fingers, which are nearly closed
+_LOOSE = 0.2  # how far fingers open before they close anew, in units of their rates
 _SEAT = 0.015  # metres: at most how far the palm moves to meet the surface
 
 
@@ -95,7 +96,7 @@ def adapt_ways(
     mano = _seat(drive, obj, mano, rotation, on_palm=touch[:, 0] > 0)
     grip = grip.bent(grip.flexion.new_full((len(way), 5), -_LOOSE))
     grip = _open_until_clear(drive, obj, mano, grip)
-    grip, touched = close_fingers(drive, mano, grip, obj.signed_distance_fast)
+    grip, touched = close_fingers(drive, mano, grip, obj.signed_distance_fast, max_steps=_STEPS)
     mano = drive.hold(mano, grip)
     score = coarse_score(hand, obj, mano, touched)
     best = score.unflatten(0, (-1, _TRIES)).argmax(-1) + torch.arange(0, len(way), _TRIES)
