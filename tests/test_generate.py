@@ -15,7 +15,7 @@ from dexh2r_gym.giver import GiverHand
 from dexh2r_gym.hand import OPEN_HAND
 from dexh2r_gym.replay import ReplayStore, shipped_stores
 from dexh2r_gym.replay import generate as generating
-from dexh2r_gym.replay.demos import carry_on, demonstrate, giver_gap
+from dexh2r_gym.replay.demos import MIN_GAP, carry_on, demonstrate, giver_gap
 from dexh2r_gym.replay.draw import FPS, MAX_SPEED, MAX_TURNING, MIN_GOALS, NUM_FRAMES, START_DISTANCE, draw_trial
 from dexh2r_gym.replay.generate import generate
 from dexh2r_gym.replay.motion import (
@@ -29,7 +29,7 @@ from dexh2r_gym.replay.motion import (
     wrist_pose,
 )
 from dexh2r_gym.replay.presets import PRESETS, Preset, apportion, make_plan
-from dexh2r_gym.replay.replay import replay_id
+from dexh2r_gym.replay.replay import SPLITS, replay_id
 from dexh2r_gym.replay.shelf import Shelf
 from dexh2r_gym.replay.splits import TEST_KINDS
 from dexh2r_gym.replay.statistics import statistics, trial_statistics
@@ -254,7 +254,7 @@ def test_demonstrations_start_at_the_start_and_keep_their_grasp(tiny, demos):
             grasp = split_hand_state(torch.from_numpy(demo[-1]))[0]
             goals = pose_multiply(replay.object_pose[-1], replay.goal_pose[replay.goal_free[-1]])
             assert (goals[:, :3] - grasp[:3]).norm(dim=-1).min() < 0.02
-            assert giver_gap(replay, torch.from_numpy(demo)).min() > 0
+            assert giver_gap(replay, torch.from_numpy(demo)).min() > MIN_GAP
 
 
 def test_varied_demonstrations_differ_but_not_with_the_number_of_worlds(tiny, demos):
@@ -360,24 +360,31 @@ def mini() -> ReplayStore:
 
 
 def test_mini_is_as_promised(mini):
+    preset = PRESETS["mini"]
     assert shipped_stores()["mini"].stat().st_size < 5e6
     mini.check()
-    assert len(mini) >= 60
-    assert len({info.object for info in mini.infos}) >= 12
-    assert len({info.subject for info in mini.infos}) >= 6
+    splits = [info.split for info in mini.infos]
+    assert tuple(splits.count(split) for split in SPLITS) == preset.trials
+    assert {info.object for info in mini.infos} == set(preset.objects)
+    assert {info.subject for info in mini.infos} == set(range(preset.num_subjects))
     assert {info.side for info in mini.infos} == {"right", "left"}
     assert {info.kind for info in mini.infos} == {"train", "validation", *TEST_KINDS}
+    assert all(info.has_demo for info in mini.infos)
 
 
 def test_trials_of_mini_are_good(mini):
-    for replay in list(mini)[::7]:
+    for replay in list(mini)[::12]:
         check_trial(replay)
+        assert giver_gap(replay, replay.demo).min() > 0.9 * MIN_GAP  # numbers in a store are rounded
 
 
 def test_mini_moves_like_recorded_handovers(mini):
-    """Ranges of recorded handovers: duration 3 to 5 s, mean speed about 0.3 m/s, peak below 1 m/s."""
-    found = statistics(list(mini)[::4])
-    assert 3.0 <= found["seconds"]["median"] <= 4.5
-    assert 0.15 <= found["mean_speed"]["median"] <= 0.40
-    assert found["peak_speed"]["max"] <= 1.001
+    """Ranges of recorded handovers: 106 frames, 0.3 m/s while moving, 0.65 m/s at most, 0.13 m/s when it is taken."""
+    found = statistics(list(mini)[::6])
+    assert 95 <= found["frames"]["median"] <= 120
+    assert 0.25 <= found["mean_speed"]["median"] <= 0.36
+    assert 0.5 <= found["peak_speed"]["median"] <= 0.85
+    assert found["peak_speed"]["max"] <= MAX_SPEED + 1e-3
+    assert 0.7 <= found["path"]["median"] <= 1.1
+    assert 0.07 <= found["taken_speed"]["median"] <= 0.22
     assert found["overlap"]["median"] <= 0.003

@@ -47,6 +47,7 @@ _GOAL_GAP = 0.15  # m, between the waiting palm and every goal, so that nothing 
 _BODY_GAP = 0.05  # m, of the object before the plane through the giver's shoulders
 _ATTEMPTS = 16
 _OFFERS, _MOTIONS, _STARTS = 64, 16, 32  # drawn at a time
+_TRIED = 4  # of the motions drawn together, for each of which a start of the robot's hand is sought
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,9 +81,9 @@ def draw_trial(
     rng = _rng(seed, subject.number, name, number, attempt)
     for _ in range(_ATTEMPTS if grasps else 0):
         grasp = grasps[rng.choice(len(grasps), p=liking)]
-        num_frames = round(FPS * float(np.clip(rng.lognormal(np.log(subject.seconds), 0.15), 0, NUM_FRAMES[1] / FPS)))
-        object_poses = draw_object_motions(subject, grasp, obj, pool, max(num_frames, NUM_FRAMES[0]), rng)
-        for object_pose in object_poses[:4]:
+        num_frames = round(float(np.clip(FPS * rng.lognormal(np.log(subject.seconds), 0.15), *NUM_FRAMES)))
+        object_poses = draw_object_motions(subject, grasp, obj, pool, num_frames, rng)
+        for object_pose in object_poses[:_TRIED]:
             start = draw_hand_start(obj, pool, object_pose, rng)
             if start is None:
                 continue
