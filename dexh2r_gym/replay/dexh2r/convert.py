@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,7 @@ class Outcome:
     job: Job
     error: ReplayError | None = None  # the file that is damaged
     remarks: tuple[Remark, ...] = ()
-    info: dict[str, Any] = field(default_factory=dict)  # of a trial: frames, palm_low, palm_high, rows
+    info: dict[str, Any] = field(default_factory=dict)  # of a trial: hand, frames, palm_low, palm_high, rows
 
 
 def convert_object(job: Job) -> Outcome:
@@ -107,15 +108,17 @@ def convert_trial(job: Job) -> Outcome:
     trial = job.trial
     assert trial is not None
     try:
-        now = stamps(_trial_keys(job), job.folder.stamp)
+        same = {
+            "stamps": stamps(_trial_keys(job), job.folder.stamp),
+            "name": trial.name,
+            "hand": _giver_hand(trial.side),
+        }
         done = load_arrays(job.trial_file)
-        if done is None or done[1]["stamps"] != now or done[1]["name"] != trial.name:
+        if done is None or any(done[1][key] != value for key, value in same.items()):
             data = read_trial(job.folder, trial, job.sensors)
             arrays = _arrays(job, data)
             palm = arrays["demo"][:, :3]
-            info = {
-                "stamps": now,
-                "name": trial.name,
+            info = same | {
                 "grasp_begin": data.grasp_begin,
                 "cloud_scale": data.cloud_scale,
                 "calibration": data.calibration,
@@ -192,6 +195,19 @@ def _arrays(job: Job, data: TrialData) -> dict[str, NDArray]:
     hand = GiverHand.from_mano(giver, job.trial.side, model="mano")
     free = free_of_giver(goals[:, :7], goals[:, 7:], torch.from_numpy(arrays["object_pose"]), hand, giver)
     return arrays | {"goal_free": free.numpy()}
+
+
+def _giver_hand(side: str) -> str:
+    """Whose shape decides which goals the giver leaves free: MANO's, or that of the open hand in its place.
+
+    Raises what `load_mano` raises where $DEXH2R_MANO is set in vain.
+    """
+    from dexh2r_gym.giver.mano_file import FOLDER_VARIABLE, load_mano
+
+    if not os.environ.get(FOLDER_VARIABLE):
+        return "stand-in"
+    load_mano(side)
+    return "MANO"
 
 
 def _trial_keys(job: Job) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -78,13 +78,7 @@ def import_dexh2r(
         raise ReplayError(
             f"strict: {len(layout.skipped)} trials would be skipped; {_first(layout.skipped)}", store=str(path)
         )
-    options = {
-        "sensors": sensors,
-        "num_goals": num_goals,
-        "seed": seed,
-        "origin": origin,
-        "giver_hand": _giver_hand(trial.side for trial in layout.trials),
-    }
+    options = {"sensors": sensors, "num_goals": num_goals, "seed": seed, "origin": origin}
     work = open_work(out.with_name(f"{out.name}.partial"), {"source": str(folder.root.resolve()), **options})
     whole = Job(folder, work, "", sensors=sensors, origin=origin, num_goals=num_goals, seed=seed)
     jobs = [replace(whole, name=trial.object, trial=trial) for trial in layout.trials]
@@ -114,7 +108,7 @@ def import_dexh2r(
         (convert.load_trial(job, fps) for job in tqdm(jobs, desc="writing", unit="trial", disable=not progress)),
         {name: _stored_object(job, name in searched) for name, job in objects.items()},
         licence=LICENCE,
-        provenance=_provenance(folder, layout, summary, options),
+        provenance=_provenance(folder, layout, summary, options | {"giver_hand": outcomes[0].info["hand"]}),
         seed=seed,
         giver_model="mano",
         overwrite=overwrite,
@@ -173,20 +167,6 @@ def _check_options(
         raise ValueError(f"num_goals must be 1 to {MAX_SEARCHED}, got {num_goals}")
     if not 0 < fps <= 1000:
         raise ValueError(f"fps must be above 0 and up to 1000, got {fps}")
-
-
-def _giver_hand(sides: Iterable[str]) -> str:
-    """Whose shape decides which goals the giver leaves free: MANO's, or that of the open hand in its place.
-
-    Raises what `load_mano` raises where $DEXH2R_MANO is set in vain.
-    """
-    from dexh2r_gym.giver.mano_file import FOLDER_VARIABLE, load_mano
-
-    if not os.environ.get(FOLDER_VARIABLE):
-        return "stand-in"
-    for side in sorted(set(sides)):
-        load_mano(side)
-    return "MANO"
 
 
 def _check_rows(outcomes: list[Outcome]) -> None:
