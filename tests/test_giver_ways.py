@@ -252,15 +252,12 @@ def test_every_object_has_several_ways_for_both_hands():
     for name in object_names():
         for side in SIDES:
             ways = load_ways(name, side)
-            assert ways.name == name and 6 <= len(ways) <= 16, name
-            assert len(set(ways.style)) == 2 or name in ONE_STYLE, name
+            assert ways.name == name and 8 <= len(ways) <= 16, name
+            assert set(ways.style) == {"power", "pinch"}, name
             assert len(set(zip(ways.style, ways.place, strict=True))) >= 3, name
     held = {name for name in object_names() if "handle" in load_ways(name, "right").place}
     assert held <= {name for name in object_names() if load_object(name).handle is not None}
     assert len(held) >= 12
-
-
-ONE_STYLE: set[str] = set()
 
 
 @pytest.mark.parametrize("name", SAMPLE)

@@ -22,7 +22,7 @@ MAX_OVERLAP = 0.003  # metres, deepest skin vertex of a grasp that is kept
 CONTACT = 0.0015  # metres, skin that comes nearer than this is in contact
 MIN_FREE = 0.45  # share of the surface that a hold of the middle leaves free
 STYLES = ("power", "pinch")
-PLACES = ("end", "other_end", "handle", "middle")
+PLACES = ("end", "other_end", "handle", "middle")  # end: towards positive numbers along the longest extent
 _CLEARANCE = 0.03  # metres: object points nearer than this to the skin are taken by the giver
 _FREE_END = 0.3  # share of an object's length, from the far end, into which the hand at the other end must not reach
 _END = 1 / 3  # share of an object's length that counts as one end
@@ -35,7 +35,10 @@ _FINALISTS = 24  # candidates that are judged with every vertex and the exact di
 
 
 class Graspable(Protocol):
-    """What is asked of an object, in its own frame; `dexh2r_gym.objects.ObjectModel` is one."""
+    """What is asked of an object, in its own frame; `dexh2r_gym.objects.ObjectModel` is one.
+
+    It may have a `handle`, (2, 3) corners of a box around it, or None.
+    """
 
     @property
     def points(self) -> Tensor:
