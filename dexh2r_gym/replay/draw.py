@@ -41,6 +41,7 @@ MIN_GOALS = 5  # goals that are free and can be reached while the object is held
 MAX_SPEED = 1.3  # m/s, object
 MAX_TURNING = 3.5  # rad/s, object; the robot's hand can follow
 START_DISTANCE = (0.4, 0.7)  # m, palm of the robot from the object at frame 0
+START_HEIGHT = (0.85, 1.25)  # m, palm of the robot at frame 0
 _WAYS = 8  # of holding an object that a giver tries
 _APPROACH = 0.10  # m, the robot's hand comes from this far behind the goal
 _GOAL_GAP = 0.15  # m, between the waiting palm and every goal, so that nothing is gained by staying
@@ -204,7 +205,7 @@ def draw_hand_start(obj: ObjectModel, pool: GraspPool, object_pose: Tensor, rng:
         torch.from_numpy(rng.normal((-1.0, 0.0, 0.0), (0.0, 0.3, 0.2), (_STARTS, 3))), dim=-1
     )
     position = center + torch.from_numpy(rng.uniform(*START_DISTANCE, (_STARTS, 1))) * away
-    position[:, 2] = position[:, 2].clamp(0.9, 1.2)
+    position[:, 2] = torch.from_numpy(rng.uniform(*START_HEIGHT, _STARTS))
     # z, the fingers, along +x; y, the back of the hand, from right (-y, palm left) to up (+z, palm down)
     turn = torch.from_numpy(rng.uniform(-0.3, 0.5 * np.pi, _STARTS))
     back = torch.stack((0 * turn, -turn.cos(), turn.sin()), dim=-1)

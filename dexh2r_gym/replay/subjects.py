@@ -56,7 +56,7 @@ def draw_subjects(count: int, seed: int) -> list[Subject]:
                 offer=(rng.uniform(0.05, 0.17), outward * rng.uniform(-0.08, 0.12), rng.uniform(0.92, 1.12)),
                 speed=float(np.clip(rng.lognormal(np.log(0.25), 0.24), 0.14, 0.45)),
                 turning=rng.uniform(0.3, 0.8),
-                seconds=float(np.clip(rng.lognormal(np.log(3.5), 0.12), 2.7, 5.0)),
+                seconds=float(np.clip(rng.lognormal(np.log(3.5), 0.12), 3.0, 5.0)),
                 pausing=rng.uniform(0.1, 0.5),
                 hesitation=rng.uniform(0.05, 0.4),
                 second_offer=rng.uniform(0.0, 0.2),
