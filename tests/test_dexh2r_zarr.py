@@ -17,11 +17,11 @@ from scipy.spatial import ConvexHull
 from dexh2r_gym.replay import ReplayError, ReplayStore
 from dexh2r_gym.replay.dexh2r import import_dexh2r_zarr
 from dexh2r_gym.replay.dexh2r.arrays import RowArray
-from dexh2r_gym.replay.dexh2r.files import Folder
 from dexh2r_gym.replay.dexh2r.importer import ORIGIN
 from dexh2r_gym.replay.dexh2r.pieces import slabs_of_points
 from dexh2r_gym.replay.dexh2r.rigid import fit_rigid
 from dexh2r_gym.replay.dexh2r.surface import fit_surface
+from dexh2r_gym.replay.untrusted import Folder
 from dexh2r_gym.rotations import pose_apply, pose_inverse, pose_multiply, quat_angle, quat_normalize
 from dexh2r_gym.types import join_hand_state
 from tests.dexh2r_dataset import goal_grasps, mesh_of, object_poses, surface, write_models

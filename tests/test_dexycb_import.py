@@ -23,7 +23,6 @@ from dexh2r_gym.replay import ReplayError, ReplayStore
 from dexh2r_gym.replay.dexycb import convert, import_dexycb
 from dexh2r_gym.replay.dexycb.cache import CacheLayout
 from dexh2r_gym.replay.dexycb.convert import held_span
-from dexh2r_gym.replay.dexycb.files import Folder
 from dexh2r_gym.replay.dexycb.raw import RawLayout
 from dexh2r_gym.replay.dexycb.recording import Recording
 from dexh2r_gym.rotations import pose_apply, pose_inverse
@@ -341,12 +340,14 @@ MESH = "models/006_mustard_bottle/textured_simple.obj"
     [
         (META, Path.unlink, "missing"),
         (META, lambda p: p.write_text("a: [b"), "cannot be read"),
-        (META, lambda p: p.write_text(""), "missing: num_frames, extrinsics"),
-        (META, lambda p: p.write_bytes(b"\xff\xfe\x00"), "cannot be read"),
+        (META, lambda p: p.write_text(""), "expected keys and values, found NoneType"),
+        (META, lambda p: p.write_bytes(b"\xff\xfe\x00"), "is not text in UTF-8"),
         (META, lambda p: p.write_text("x: !!python/object/apply:os.getcwd []"), "cannot be read"),
+        (META, lambda p: p.write_text("x: !!bool maybe"), "cannot be read"),
+        (META, lambda p: p.write_text("a: 1"), "missing: num_frames, extrinsics"),
         (META, lambda p: p.write_text("[" * 5000), "cannot be read"),
         (META, lambda p: p.write_text("#" * (2 << 20)), "2097152 bytes, at most"),
-        (META, alias_bomb, "ycb_ids must list objects"),
+        (META, alias_bomb, "aliases are not allowed"),
         (META, lambda p: change_yaml(p, ycb_ids=[5, 99]), "ycb_ids must list objects"),
         (META, lambda p: change_yaml(p, ycb_grasp_ind=3), "ycb_grasp_ind must be 0 to 2, found 3"),
         (META, lambda p: change_yaml(p, mano_sides=["both"]), "mano_sides must be one of right, left"),
@@ -386,24 +387,6 @@ def test_damaged_files_are_named_and_nothing_is_written(
         p for p in tmp_path.iterdir() if p.name.startswith(("out.zarr.zip.", ".out")) and p.suffix != ".partial"
     ]
     assert not (tmp_path / "out.zarr.zip").exists()
-
-
-def test_no_change_of_bytes_gets_past_the_reader_of_arrays(tmp_path: Path) -> None:
-    path = tmp_path / "a.npz"
-    np.savez_compressed(path, a=np.random.default_rng(0).normal(size=(20, 3)).round(2))
-    content, rng, refused = path.read_bytes(), np.random.default_rng(1), 0
-    for _ in range(400):
-        changed = bytearray(content)
-        for place in rng.integers(len(content), size=rng.integers(1, 4)):
-            changed[place] = rng.integers(256)
-        path.write_bytes(changed[: rng.integers(1, len(changed))] if rng.random() < 0.2 else changed)
-        try:
-            (array,) = Folder(tmp_path).arrays("a.npz", a=(None, 3))
-            assert np.isfinite(array).all()
-        except ReplayError as error:
-            assert error.key == "a.npz"
-            refused += 1
-    assert refused > 300
 
 
 @pytest.mark.parametrize("file", [META, POSE, HAND, TABLE, MESH])

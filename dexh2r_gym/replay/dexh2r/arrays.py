@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dexh2r_gym.replay.dexh2r.files import Folder
+from dexh2r_gym.replay.untrusted import Folder
 
 MAX_CHUNK = 256 << 20  # bytes of an unpacked chunk
 MAX_ROWS = 1 << 32

@@ -11,12 +11,12 @@ import trimesh
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dexh2r_gym.replay.dexh2r.files import Folder
 from dexh2r_gym.replay.dexh2r.objects import make_object, object_of_parts, read_mesh
 from dexh2r_gym.replay.dexh2r.pieces import slabs_of_points
 from dexh2r_gym.replay.dexh2r.rigid import TOLERANCE, fit_rigid, principal_frame
 from dexh2r_gym.replay.dexh2r.surface import fit_surface
 from dexh2r_gym.replay.replay import ReplayError
+from dexh2r_gym.replay.untrusted import Folder
 from dexh2r_gym.replay.write import StoredObject
 from dexh2r_gym.rotations import pose_apply, pose_inverse
 

@@ -12,11 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dexh2r_gym.replay.dexh2r.files import Folder
 from dexh2r_gym.replay.dexh2r.layout import GOAL_FILE, MANO_FILES, MODELS, SENSOR_FILES, Remark, TrialFiles
 from dexh2r_gym.replay.dexh2r.trial import TrialData, read_sensors, read_trial
-from dexh2r_gym.replay.dexh2r.work import load_arrays, save_arrays, stamps
+from dexh2r_gym.replay.dexh2r.work import load_arrays, save_arrays
 from dexh2r_gym.replay.replay import ReplayError, Trial
+from dexh2r_gym.replay.untrusted import Folder
 from dexh2r_gym.replay.write import StoredObject
 
 COARSE = 0.1  # part of its volume by which an object's convex parts may exceed its mesh without a remark
@@ -68,7 +68,7 @@ def convert_object(job: Job) -> Outcome:
 
     keys = [f"{MODELS}/{job.name}{ending}" for ending in (".obj", ".urdf")]
     try:
-        now = stamps((key for key in keys if job.folder.has(key)), job.folder.stamp)
+        now = job.folder.stamps(key for key in keys if job.folder.has(key))
         done = load_arrays(job.object_file)
         if done is None or done[1]["stamps"] != now:
             job.goal_file.unlink(missing_ok=True)
@@ -109,7 +109,7 @@ def convert_trial(job: Job) -> Outcome:
     assert trial is not None
     try:
         same = {
-            "stamps": stamps(_trial_keys(job), job.folder.stamp),
+            "stamps": job.folder.stamps(_trial_keys(job)),
             "name": trial.name,
             "hand": _giver_hand(trial.side),
         }

@@ -13,11 +13,11 @@ from tqdm import tqdm
 
 from dexh2r_gym.replay.dexh2r import convert
 from dexh2r_gym.replay.dexh2r.convert import Job, Outcome
-from dexh2r_gym.replay.dexh2r.files import Folder
 from dexh2r_gym.replay.dexh2r.layout import GOAL_FILE, SENSOR_FILES, Layout, Remark, find_trials
 from dexh2r_gym.replay.dexh2r.summary import ImportSummary
 from dexh2r_gym.replay.dexh2r.work import Workers, open_work, remove_work
 from dexh2r_gym.replay.replay import ReplayError
+from dexh2r_gym.replay.untrusted import Folder
 from dexh2r_gym.replay.write import StoredObject, write_store
 
 LICENCE = "CC BY-NC 4.0, DexH2R: A Benchmark for Dynamic Dexterous Grasping in Human-to-Robot Handover (ICCV 2025)"

@@ -11,9 +11,8 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dexh2r_gym.replay.dexh2r.files import Folder
-from dexh2r_gym.replay.replay import ReplayError
 from dexh2r_gym.replay.splits import SplitLists
+from dexh2r_gym.replay.untrusted import Folder
 
 TRIALS, MODELS, SPLIT_FILE = "DexH2R_dataset", "object_model", "dataset_split.json"
 MANO_FILES = {"right": "right_mano.pt", "left": "left_mano.pt"}
@@ -151,8 +150,6 @@ def _missing(trial: TrialFiles, sensors: Sequence[str], models: Collection[str],
 
 
 def _check_root(folder: Folder) -> None:
-    if not folder.root.is_dir():
-        raise ReplayError("no such folder", store=str(folder.root))
     for name in (TRIALS, MODELS, SPLIT_FILE):
         if folder.has(name):
             continue

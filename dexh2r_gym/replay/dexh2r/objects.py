@@ -20,10 +20,9 @@ from numpy.typing import NDArray
 from dexh2r_gym.objects.build import load_mesh
 from dexh2r_gym.objects.decompose import decompose
 from dexh2r_gym.objects.geometry import reduce_hull, union
-from dexh2r_gym.replay.dexh2r.files import Folder
+from dexh2r_gym.replay.untrusted import MAX_MESH, Folder
 from dexh2r_gym.replay.write import StoredObject
 
-MAX_MESH = 256 << 20  # bytes of an .obj file
 MAX_MASS = 20.0  # kg, of a thing that is handed over
 DENSITY = 500.0  # kg/m^3, of objects whose urdf gives no mass
 LICENCE = "CC BY-NC 4.0"

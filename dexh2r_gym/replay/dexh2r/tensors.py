@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dexh2r_gym.replay.dexh2r.files import Folder
+from dexh2r_gym.replay.untrusted import Folder
 
 MAX_ENTRIES = 32  # of the zip; one tensor takes about seven
 MAX_PICKLE = 1 << 16  # bytes; that of one tensor takes about three hundred

@@ -16,10 +16,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dexh2r_gym.replay.dexh2r.files import Folder
 from dexh2r_gym.replay.dexh2r.goals import carried_goals
 from dexh2r_gym.replay.dexh2r.layout import CLOUD_FILE, GOAL_FILE, MANO_FILES, SENSOR_FILES, TrialFiles
 from dexh2r_gym.replay.dexh2r.tensors import FLOATS, Form, read_tensor
+from dexh2r_gym.replay.untrusted import Folder
 from dexh2r_gym.rotations import quat_from_matrix
 from dexh2r_gym.types import MANO_SIZE
 

@@ -7,7 +7,7 @@ import os
 import shutil
 import threading
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context, parent_process
@@ -112,8 +112,3 @@ def _end_with_parent() -> None:
     if (parent := parent_process()) is not None:
         parent.join()
         os._exit(1)
-
-
-def stamps(keys: Iterable[str], stamp: Callable[[str], tuple[int, int]]) -> dict[str, list[int]]:
-    """Size and time of every file, as json gives them back."""
-    return {key: list(stamp(key)) for key in sorted(keys)}

@@ -21,13 +21,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dexh2r_gym.replay.dexh2r.arrays import Episode, RowArray, read_episodes
-from dexh2r_gym.replay.dexh2r.files import Folder
 from dexh2r_gym.replay.dexh2r.goals import object_frame_goals
 from dexh2r_gym.replay.dexh2r.importer import LICENCE, ORIGIN
 from dexh2r_gym.replay.dexh2r.layout import Remark
 from dexh2r_gym.replay.dexh2r.rigid import TOLERANCE, fit_rigid
 from dexh2r_gym.replay.dexh2r.summary import ImportSummary
-from dexh2r_gym.replay.replay import SENSORS, SPLITS, ReplayError, Trial
+from dexh2r_gym.replay.replay import SENSORS, SPLITS, Trial
+from dexh2r_gym.replay.untrusted import Folder
 from dexh2r_gym.replay.write import write_store
 from dexh2r_gym.types import MANO_SIZE
 
@@ -131,8 +131,6 @@ def import_dexh2r_zarr(
         raise ValueError(f"fps must be above 0 and up to 1000, got {fps}")
     if out.exists() and not overwrite:
         raise FileExistsError(f"{out} exists; choose another path or say overwrite")
-    if not Path(path).is_dir():
-        raise ReplayError("no such folder", store=str(path))
     source = _Source(Folder(Path(path)))
     episodes = source.open(
         ["agent_pos", "objpcd_intact", "final_grasp_group", "traj_index", *(_SENSOR_ARRAYS[name] for name in sensors)]

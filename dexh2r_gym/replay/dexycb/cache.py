@@ -22,8 +22,8 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from dexh2r_gym.giver import GiverHand
-from dexh2r_gym.replay.dexycb.files import Folder
 from dexh2r_gym.replay.dexycb.recording import Recording, Sequence, choose, describe, mano_numbers, shape_numbers
+from dexh2r_gym.replay.untrusted import Folder
 from dexh2r_gym.rotations import quat_from_axis_angle, quat_rotate
 
 CACHE = "dex-ycb-cache"
@@ -35,11 +35,11 @@ class CacheLayout:
     """A folder that holds the cache and the meshes."""
 
     def __init__(self, path: str | Path) -> None:
-        self.folder = Folder(path)
+        self.folder = Folder(Path(path))
 
     def sequences(self, subjects: Collection[str] | None, sequences: Collection[str] | None) -> list[Sequence]:
-        files = sorted((self.folder.path / CACHE).glob("meta_*.json"))
-        found = [self._sequence(f"{CACHE}/{file.name}") for file in files]
+        files = [name for name in self.folder.names(CACHE) if name.startswith("meta_") and name.endswith(".json")]
+        found = [self._sequence(f"{CACHE}/{name}") for name in files]
         from_subjects = choose("subject", subjects, sorted({s.subject for s in found}))
         wanted = choose("sequence", sequences, sorted(s.name for s in found))
         return [s for s in found if s.subject in from_subjects and s.name in wanted]

@@ -11,10 +11,10 @@ from dexh2r_gym.giver import GiverHand
 from dexh2r_gym.grasps import GraspPool, make_pool, read_pool
 from dexh2r_gym.objects import ObjectModel
 from dexh2r_gym.objects.build import from_mesh
-from dexh2r_gym.replay.dexycb.files import MAX_MESH
 from dexh2r_gym.replay.dexycb.recording import VESSELS, Layout, Recording, Sequence
 from dexh2r_gym.replay.recorded import hold_still, into_scene, recorded_object, recorded_trial
 from dexh2r_gym.replay.replay import Trial
+from dexh2r_gym.replay.untrusted import MAX_MESH
 from dexh2r_gym.replay.write import StoredObject
 
 FPS = 30

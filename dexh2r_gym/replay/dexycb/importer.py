@@ -24,10 +24,10 @@ from dexh2r_gym.giver.mano_file import load_mano
 from dexh2r_gym.grasps.pool import MAX_GRASPS
 from dexh2r_gym.replay.dexycb.cache import CACHE, CacheLayout
 from dexh2r_gym.replay.dexycb.convert import FPS, Job, import_object
-from dexh2r_gym.replay.dexycb.files import MAX_MESH
 from dexh2r_gym.replay.dexycb.raw import RawLayout
 from dexh2r_gym.replay.dexycb.recording import OBJECTS, Layout, Sequence
 from dexh2r_gym.replay.replay import ReplayError, Trial, replay_id
+from dexh2r_gym.replay.untrusted import MAX_MESH
 from dexh2r_gym.replay.write import StoredObject, write_store
 
 LICENCE = "CC-BY-NC-4.0 (DexYCB, NVIDIA); goal grasps added by dexh2r-gym"

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from dexh2r_gym.giver import GiverHand, move_mano
 from dexh2r_gym.giver.mano_file import load_mano
-from dexh2r_gym.replay.dexycb.files import Folder, numbers
 from dexh2r_gym.replay.dexycb.recording import Recording, Sequence, choose, describe, mano_numbers, shape_numbers
+from dexh2r_gym.replay.untrusted import Folder, numbers
 from dexh2r_gym.rotations import pose_inverse, pose_multiply, quat_from_matrix
 
 PER_SUBJECT = 100  # sequences of each of the ten subjects: five of every object
@@ -33,8 +33,8 @@ class RawLayout:
     """A folder of the dataset, or of some of its subjects and sequences."""
 
     def __init__(self, path: str | Path) -> None:
-        self.folder = Folder(path)
-        self._subjects = [name for name in self.folder.folders() if re.fullmatch(r"\d{8}-[\w-]+", name)]
+        self.folder = Folder(Path(path))
+        self._subjects = [name for name in self.folder.names(".") if re.fullmatch(r"\d{8}-[\w-]+", name)]
         if not self._subjects:
             raise self.folder.error("<date>-subject-<nn>", "no such folder in it; is this where DexYCB lies?")
         self._names = {subject: self.folder.folders(subject) for subject in self._subjects}

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dexh2r_gym.hints import did_you_mean
-from dexh2r_gym.replay.dexycb.files import Folder, numbers
 from dexh2r_gym.replay.replay import SIDES
+from dexh2r_gym.replay.untrusted import Folder, numbers
 
 # Number in `ycb_ids` -> name of the model's folder and mass, kg (Calli et al., IEEE RAM 2015, table of the objects).
 OBJECTS: dict[int, tuple[str, float]] = {
