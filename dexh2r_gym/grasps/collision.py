@@ -9,7 +9,7 @@ from dexh2r_gym.giver import GiverHand
 from dexh2r_gym.hand import forward_kinematics, hand_capsules
 from dexh2r_gym.rotations import pose_apply, pose_inverse, pose_multiply
 
-_CHUNK = 4_000_000  # pairs of capsules looked at together, bounds memory
+_CHUNK = 1_000_000  # pairs of capsules looked at together, bounds memory
 _SLACK = 1e-3  # m, more than the rounding of distances in float32
 _RESOLUTION = 1e-4  # m, frames in which the giver is this close to another frame, seen from the object, are one
 
