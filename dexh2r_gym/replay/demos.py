@@ -24,11 +24,12 @@ from dexh2r_gym.hand.shapes import hand_shapes
 from dexh2r_gym.metrics import paper_metrics
 from dexh2r_gym.replay.replay import Replay
 from dexh2r_gym.replay.store import ReplayStore
-from dexh2r_gym.rotations import pose_apply, pose_inverse, pose_multiply
+from dexh2r_gym.rotations import pose_apply, pose_inverse, pose_multiply, quat_angle
 from dexh2r_gym.run_folder import RunFolder
 from dexh2r_gym.types import EpisodeStatus, join_hand_state, split_hand_state
 
 MIN_GAP = 0.002  # m, least distance of the two hands; the giver's skin stands out from its capsules by about as much
+MAX_SHIFT, MAX_TURN = 0.005, 0.35  # m, rad: of the object in the giver's hand, against the recording
 _ALONG = 9  # points along a capsule of the giver's hand
 
 
@@ -46,7 +47,7 @@ def demonstrate(
 
     Hard mode, with physics and the environment's goal pose alignment. A demonstration is kept if a goal is reached, the
     episode is safe (both by the paper's definitions), and the hand never touches the giver: no force in the simulation,
-    and the two hands 2 mm apart in every frame. `num_envs` and `num_threads` do not change the numbers.
+    the two hands 2 mm apart in every frame, and the object not pushed out of its recorded pose. `num_envs` and `num_threads` do not change the numbers.
 
     varieties: an agent with a method `varied(seed)` takes each trial in a manner of its own; where it fails it tries
         another, so often, then acts as it is. Trials in which it fails to the end are left out.
@@ -107,6 +108,10 @@ def _demonstrate(
                 continue
             replay = replays.replay(id)
             states, moved = (torch.from_numpy(record[key]).double() for key in ("hand_state", "object_pose"))
+            told = replay.object_pose[: len(moved)]
+            shift = (moved - told)[:, :3].norm(dim=-1).max()
+            if shift > MAX_SHIFT or quat_angle(moved[:, 3:], told[:, 3:]).max() > MAX_TURN:
+                continue
             object_pose = torch.cat((moved, replay.object_pose[len(moved) :]))  # simulated, then told
             states = carry_on(states, object_pose)
             if giver_gap(replay, states).min() > MIN_GAP:
