@@ -47,7 +47,8 @@ def demonstrate(
 
     Hard mode, with physics and the environment's goal pose alignment. A demonstration is kept if a goal is reached, the
     episode is safe (both by the paper's definitions), and the hand never touches the giver: no force in the simulation,
-    the two hands 2 mm apart in every frame, and the object not pushed out of its recorded pose. `num_envs` and `num_threads` do not change the numbers.
+    the two hands 2 mm apart in every frame, and the object not pushed out of its recorded pose. `num_envs` and
+    `num_threads` do not change the numbers.
 
     varieties: an agent with a method `varied(seed)` takes each trial in a manner of its own; where it fails it tries
         another, so often, then acts as it is. Trials in which it fails to the end are left out.
