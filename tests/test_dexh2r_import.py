@@ -400,7 +400,7 @@ def test_an_existing_store_is_kept(single, tmp_path):
     (tmp_path / "out").rmdir()
     (tmp_path / "out.partial").mkdir()
     (tmp_path / "out.partial" / "mine").touch()
-    with pytest.raises(ReplayError, match="not the folder of an import under way"):
+    with pytest.raises(ReplayError, match="not a folder of work on a store"):
         run(single, tmp_path / "out")
     assert (tmp_path / "out.partial" / "mine").exists()
 

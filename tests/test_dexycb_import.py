@@ -25,6 +25,7 @@ from dexh2r_gym.replay.dexycb.cache import CacheLayout
 from dexh2r_gym.replay.dexycb.convert import held_span
 from dexh2r_gym.replay.dexycb.raw import RawLayout
 from dexh2r_gym.replay.dexycb.recording import Recording
+from dexh2r_gym.replay.work import open_work
 from dexh2r_gym.rotations import pose_apply, pose_inverse
 from tests.dexycb_dataset import (
     HIDDEN,
@@ -201,7 +202,7 @@ def test_only_what_was_asked_for(raw: Path, cache: Path, quick, tmp_path: Path) 
         ({"sequences": ["x"]}, "no sequence 'x'; there are 3"),
         ({"num_goals": 0}, "num_goals is 0"),
         ({"wait": float("nan")}, "wait is nan"),
-        ({"workers": -1}, "workers is -1"),
+        ({"workers": -1}, "workers must be at least 1"),
     ):
         with pytest.raises(ValueError, match=message):
             import_dexycb(raw, tmp_path / "b", progress=False, **wanted)
@@ -236,11 +237,11 @@ def test_workers_make_no_difference(tmp_path: Path) -> None:
     found = GraspPool(**{**vars(load_pool(OBJECT)), "metadata": {"volume": model.volume}})
     stores = []
     for workers in (1, 2):
-        partial = tmp_path / f"{workers}.partial"
-        partial.mkdir()
+        out = tmp_path / str(workers)
+        work = open_work(out, {"num_goals": 40, "seed": 0})  # goals are there already
         for name in ("005_tomato_soup_can", "006_mustard_bottle"):
-            found.save(partial / f"{name}_40_0.npz")
-        out = import_dexycb(data, tmp_path / str(workers), workers=workers, progress=False)
+            found.save(work / f"{name}.npz")
+        import_dexycb(data, out, workers=workers, progress=False)
         stores.append(ReplayStore.open(out))
     assert stores[0].attrs == stores[1].attrs  # among them the hashes of all arrays
 

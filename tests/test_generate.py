@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from dexh2r_gym.agents import find_agent
 from dexh2r_gym.giver import GiverHand
 from dexh2r_gym.hand import OPEN_HAND
-from dexh2r_gym.replay import ReplayStore, shipped_stores
+from dexh2r_gym.replay import ReplayError, ReplayStore, shipped_stores
 from dexh2r_gym.replay import generate as generating
 from dexh2r_gym.replay.demos import MIN_GAP, carry_on, demonstrate, giver_gap
 from dexh2r_gym.replay.draw import FPS, MAX_SPEED, MAX_TURNING, MIN_GOALS, NUM_FRAMES, START_DISTANCE, draw_trial
@@ -30,10 +30,11 @@ from dexh2r_gym.replay.motion import (
 )
 from dexh2r_gym.replay.presets import PRESETS, Preset, apportion, make_plan
 from dexh2r_gym.replay.replay import SPLITS, replay_id
-from dexh2r_gym.replay.shelf import Shelf
+from dexh2r_gym.replay.shelf import SyntheticTrial, load_batch, save_batch
 from dexh2r_gym.replay.splits import TEST_KINDS
 from dexh2r_gym.replay.statistics import statistics, trial_statistics
 from dexh2r_gym.replay.subjects import Subject, draw_subjects
+from dexh2r_gym.replay.work import open_work
 from dexh2r_gym.rotations import pose_multiply, pose_velocity, quat_rotate
 from dexh2r_gym.types import join_hand_state, split_hand_state
 from policies.manner import direct_manner, varied_manner
@@ -329,14 +330,28 @@ def test_stopped_work_goes_on_with_the_batches_that_are_there(tiny, tmp_path, mo
     assert sorted(drawn) == sorted(tiny.ids()), "no trial was drawn twice"
 
 
-def test_a_shelf_of_other_settings_is_emptied(tmp_path):
-    shelf = Shelf(tmp_path / "shelf")
-    shelf.open({"seed": 1})
-    shelf.save(0, [])
-    shelf.open({"seed": 1})
-    assert shelf.has(0)
-    shelf.open({"seed": 2})
-    assert not shelf.has(0)
+def test_work_on_something_else_is_not_gone_on_with(tmp_path):
+    out = tmp_path / "a.zarr.zip"
+    open_work(out, {"seed": 1})
+    with pytest.raises(ReplayError, match="seed was 1, is 2"):
+        generate(out, preset=TINY, seed=2, workers=1, progress=False)
+    assert not out.exists()
+
+
+def test_a_batch_is_read_as_it_was_written(tmp_path):
+    trial = draw_trial(5, draw_subjects(1, 5)[0], "hammer", number=3)
+    assert trial is not None
+    demonstrated = dataclasses.replace(trial, number=4, demo=np.zeros((len(trial.object_pose), 28)))
+    save_batch(tmp_path / "0.npz", [trial, demonstrated])
+    found = load_batch(tmp_path / "0.npz")
+    assert found is not None
+    for written, read in zip((trial, demonstrated), found, strict=True):
+        for field in dataclasses.fields(SyntheticTrial):
+            value = getattr(written, field.name)
+            if isinstance(value, np.ndarray) and value.dtype != bool:
+                value = value.astype(np.float32)
+            np.testing.assert_array_equal(getattr(read, field.name), value)
+    assert load_batch(tmp_path / "1.npz") is None
 
 
 def test_bad_arguments_name_the_choices(tmp_path):

@@ -8,13 +8,12 @@ the workers do not matter. Trials are made in batches that are kept beside the s
 
 from __future__ import annotations
 
-import multiprocessing
-import os
+import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -27,13 +26,17 @@ from dexh2r_gym.replay.demos import demonstrate
 from dexh2r_gym.replay.draw import draw_trial
 from dexh2r_gym.replay.presets import Plan, Preset, find_preset, make_plan
 from dexh2r_gym.replay.replay import replay_id
-from dexh2r_gym.replay.shelf import Shelf, SyntheticTrial
+from dexh2r_gym.replay.shelf import SyntheticTrial, load_batch, save_batch
 from dexh2r_gym.replay.subjects import Subject
+from dexh2r_gym.replay.work import Workers, num_workers, open_work
 from dexh2r_gym.replay.write import StoredObject, write_store
 
 LICENCE = "CC0-1.0"
 _BATCH = 48  # trials made together
 _ATTEMPTS = 3  # how often a trial is drawn before its giver and object count as exhausted
+
+Title = tuple[int, str, int]  # subject, object, number of a trial
+Place = tuple[Path, int]  # file of a batch, and which of its trials
 
 
 @dataclass(frozen=True)
@@ -49,13 +52,12 @@ class Share:
 
 @dataclass(frozen=True)
 class Batch:
-    """Trials that one worker makes."""
+    """Trials that one worker makes and puts into a file."""
 
-    number: int
+    file: Path
     shares: tuple[Share, ...]
     seed: int
     demonstrator: str | None
-    shelf: Shelf
 
 
 def generate(
@@ -71,7 +73,7 @@ def generate(
     """Write a store of synthetic trials, as many of each split as the preset says.
 
     The same preset and seed give the same bytes, whatever the number of workers. `out` is complete or not there; when
-    stopped and started again, generation goes on with the batches in the folder `.<name of out>.batches` beside it.
+    stopped and started again, generation goes on with the batches in the folder `<out>.partial`.
 
     Args:
         out: a path that ends in `.zarr.zip`, or a folder.
@@ -85,26 +87,24 @@ def generate(
 
     Raises:
         ValueError: an unknown preset or agent.
+        ReplayError: `<out>.partial` was left by a generation of something else.
         FileExistsError: something is at `out`, and `overwrite` is False.
         RuntimeError: the givers and objects of a split do not give as many trials as it should have.
     """
     out, preset = Path(out), find_preset(preset)
     if demonstrator is not None:
         find_agent(demonstrator)
-    workers = len(os.sched_getaffinity(0)) if workers is None else workers
-    if workers < 1:
-        raise ValueError(f"workers must be at least 1, got {workers}")
+    workers = num_workers(workers)
     if out.exists() and not overwrite:
         raise FileExistsError(f"{out} exists; choose another path or say overwrite")
     plan = make_plan(preset, seed)
-    shelf = Shelf(out.parent / f".{out.name}.batches")
     settings = {"preset": asdict(preset), "seed": seed, "demonstrator": demonstrator}
-    shelf.open({**settings, "objects": plan.objects, "version": version("dexh2r-gym")})
-    places, ways = _make_all(plan, seed, demonstrator, shelf, workers, progress)
-    trials = tqdm(sorted(places), desc="writing", unit="trial", disable=not progress)
+    work = open_work(out, {**settings, "objects": plan.objects, "version": version("dexh2r-gym")})
+    places, ways = _make_all(plan, seed, demonstrator, work, workers, progress)
+    order = tqdm(sorted(places), desc="writing", unit="trial", disable=not progress)
     write_store(
         out,
-        (shelf.trial(*places[title]) for title in trials),
+        _read(places[title] for title in order),
         {name: stored_object(name) for name in plan.objects},
         licence=LICENCE,
         provenance={
@@ -116,7 +116,7 @@ def generate(
         seed=seed,
         overwrite=overwrite,
     )
-    shelf.remove()
+    shutil.rmtree(work)
     return out
 
 
@@ -127,34 +127,40 @@ def stored_object(name: str) -> StoredObject:
 
 
 def _make_all(
-    plan: Plan, seed: int, demonstrator: str | None, shelf: Shelf, workers: int, progress: bool
-) -> tuple[dict[tuple[int, str, int], tuple[int, int]], Counter[str]]:
-    """Put all trials of a plan on the shelf.
-
-    Returns:
-        where each is: (subject, object, number) -> (batch, place in it); and how many there are of each way to hold.
-    """
+    plan: Plan, seed: int, demonstrator: str | None, work: Path, workers: int, progress: bool
+) -> tuple[dict[Title, Place], Counter[str]]:
+    """Put all trials of a plan into files. -> where each is, and how many there are of each way to hold"""
     ways: Counter[str] = Counter()
-    places: dict[tuple[int, str, int], tuple[int, int]] = {}
+    places: dict[Title, Place] = {}
     have: Counter[tuple[int, str]] = Counter()
     number = 0
     with (
-        _mapper(workers) as run,
+        Workers(workers) as pool,
         tqdm(total=sum(plan.count.values()), desc="trials", unit="trial", disable=not progress) as bar,
     ):
         while shares := _missing(plan, have):
             groups = _grouped(shares)
-            batches = [Batch(number + i, group, seed, demonstrator, shelf) for i, group in enumerate(groups)]
-            for made in run(make_batch, batches):
-                bar.update(made)
-            for batch in batches:
-                for i, title in enumerate(shelf.titles(batch.number)):
-                    places[title["subject"], title["object"], title["number"]] = batch.number, i
-                    have[title["subject"], title["object"]] += 1
-                    ways[title["way"]] += 1
+            batches = [
+                Batch(work / f"{number + i:05d}.npz", group, seed, demonstrator) for i, group in enumerate(groups)
+            ]
+            for file, made in pool.map(make_batch, batches):
+                bar.update(len(made))
+                for i, (title, way) in enumerate(made):
+                    places[title] = file, i
+                    have[title[:2]] += 1
+                    ways[way] += 1
             number += len(batches)
             plan.hand_over(have)
     return places, ways
+
+
+def _read(places: Iterable[Place]) -> Iterator[SyntheticTrial]:
+    """Trials from their files, of which the last few are kept: those of one file come mostly one after the other."""
+    read = lru_cache(maxsize=4)(load_batch)
+    for file, i in places:
+        batch = read(file)
+        assert batch is not None
+        yield batch[i]
 
 
 def _missing(plan: Plan, have: Counter[tuple[int, str]]) -> list[Share]:
@@ -178,10 +184,16 @@ def _grouped(shares: Sequence[Share]) -> Iterator[tuple[Share, ...]]:
         yield tuple(group)
 
 
-def make_batch(batch: Batch) -> int:
-    """Put a batch on the shelf, if it is not there yet. -> number of trials in it"""
-    if batch.shelf.has(batch.number):
-        return len(batch.shelf.titles(batch.number))
+def make_batch(batch: Batch) -> tuple[Path, list[tuple[Title, str]]]:
+    """Make the file of a batch, if it is not there yet. -> the file, and of each trial in it title and way to hold"""
+    trials = load_batch(batch.file)
+    if trials is None:
+        trials = _make_trials(batch)
+        save_batch(batch.file, trials)
+    return batch.file, [((trial.subject, trial.object, trial.number), trial.way) for trial in trials]
+
+
+def _make_trials(batch: Batch) -> list[SyntheticTrial]:
     made: dict[str, SyntheticTrial] = {}
     for attempt in range(_ATTEMPTS):
         drawn = {
@@ -198,8 +210,7 @@ def make_batch(batch: Batch) -> int:
             if (id := replay_id(share.subject.number, share.object, number)) not in made:
                 break  # numbers have no gaps
             trials.append(made[id])
-    batch.shelf.save(batch.number, trials)
-    return len(trials)
+    return trials
 
 
 def _draw(batch: Batch, share: Share, number: int, attempt: int) -> SyntheticTrial | None:
@@ -220,18 +231,3 @@ def _demonstrated(drawn: dict[str, SyntheticTrial], batch: Batch) -> dict[str, S
         agent = find_agent(str(batch.demonstrator))
         demos = demonstrate(store, agent, seed=batch.seed, num_threads=1, progress=False)
     return {id: replace(drawn[id], demo=demo) for id, demo in demos.items()}
-
-
-@contextmanager
-def _mapper(workers: int) -> Iterator[Callable[..., Iterable]]:
-    """A `map` over this many processes, in any order."""
-    if workers == 1:
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            yield map
-        finally:
-            torch.set_num_threads(threads)
-    else:
-        with multiprocessing.get_context("spawn").Pool(workers, torch.set_num_threads, (1,)) as pool:
-            yield pool.imap_unordered

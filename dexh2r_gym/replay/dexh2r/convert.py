@@ -14,9 +14,9 @@ from torch import Tensor
 
 from dexh2r_gym.replay.dexh2r.layout import GOAL_FILE, MANO_FILES, MODELS, SENSOR_FILES, Remark, TrialFiles
 from dexh2r_gym.replay.dexh2r.trial import TrialData, read_sensors, read_trial
-from dexh2r_gym.replay.dexh2r.work import load_arrays, save_arrays
 from dexh2r_gym.replay.replay import ReplayError, Trial
 from dexh2r_gym.replay.untrusted import Folder
+from dexh2r_gym.replay.work import load_arrays, save_arrays
 from dexh2r_gym.replay.write import StoredObject
 
 COARSE = 0.1  # part of its volume by which an object's convex parts may exceed its mesh without a remark
@@ -99,6 +99,7 @@ def convert_goals(job: Job) -> Outcome:
             pool = make_pool(model, seed=job.seed, num=job.num_goals, num_threads=1)
         except ValueError as error:
             return Outcome(job, ReplayError(str(error), store=str(job.folder.root), key=f"{MODELS}/{job.name}"))
+        job.goal_file.parent.mkdir(exist_ok=True)
         pool.save(job.goal_file)
     return Outcome(job)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import shutil
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,9 +15,9 @@ from dexh2r_gym.replay.dexh2r import convert
 from dexh2r_gym.replay.dexh2r.convert import Job, Outcome
 from dexh2r_gym.replay.dexh2r.layout import GOAL_FILE, SENSOR_FILES, Layout, Remark, find_trials
 from dexh2r_gym.replay.dexh2r.summary import ImportSummary
-from dexh2r_gym.replay.dexh2r.work import Workers, open_work, remove_work
 from dexh2r_gym.replay.replay import ReplayError
 from dexh2r_gym.replay.untrusted import Folder
+from dexh2r_gym.replay.work import Workers, num_workers, open_work
 from dexh2r_gym.replay.write import StoredObject, write_store
 
 LICENCE = "CC BY-NC 4.0, DexH2R: A Benchmark for Dynamic Dexterous Grasping in Human-to-Robot Handover (ICCV 2025)"
@@ -70,7 +70,8 @@ def import_dexh2r(
         FileExistsError: `out` exists.
     """
     folder, sensors, out = Folder(Path(path)), tuple(sensors), Path(out)
-    _check_options(workers, strict, skip_damaged, sensors, num_goals, fps)
+    workers = num_workers(workers)
+    _check_options(strict, skip_damaged, sensors, num_goals, fps)
     if out.exists() and not overwrite:
         raise FileExistsError(f"{out} exists; choose another path or say overwrite")
     layout = find_trials(folder, sensors)
@@ -79,11 +80,11 @@ def import_dexh2r(
             f"strict: {len(layout.skipped)} trials would be skipped; {_first(layout.skipped)}", store=str(path)
         )
     options = {"sensors": sensors, "num_goals": num_goals, "seed": seed, "origin": origin}
-    work = open_work(out.with_name(f"{out.name}.partial"), {"source": str(folder.root.resolve()), **options})
+    work = open_work(out, {"source": str(folder.root.resolve()), **options})
     whole = Job(folder, work, "", sensors=sensors, origin=origin, num_goals=num_goals, seed=seed)
     jobs = [replace(whole, name=trial.object, trial=trial) for trial in layout.trials]
     run = _Run(skip_damaged, progress, list(layout.skipped))
-    with Workers(min(workers or os.cpu_count() or 1, max(1, len(jobs)))) as pool:
+    with Workers(min(workers, max(1, len(jobs)))) as pool:
         jobs = run.objects(pool, "object models", convert.convert_object, jobs, {job.name for job in jobs})
         searched = {job.name for job in jobs if job.trial and GOAL_FILE not in job.trial.files}
         jobs = run.objects(pool, "goal grasps", convert.convert_goals, jobs, searched)
@@ -113,7 +114,7 @@ def import_dexh2r(
         giver_model="mano",
         overwrite=overwrite,
     )
-    remove_work(work)
+    shutil.rmtree(work)
     return summary
 
 
@@ -154,11 +155,7 @@ class _Run:
         return ordered
 
 
-def _check_options(
-    workers: int | None, strict: bool, skip_damaged: bool, sensors: tuple[str, ...], num_goals: int, fps: float
-) -> None:
-    if workers is not None and workers < 1:
-        raise ValueError(f"workers must be at least 1, got {workers}")
+def _check_options(strict: bool, skip_damaged: bool, sensors: tuple[str, ...], num_goals: int, fps: float) -> None:
     if strict and skip_damaged:
         raise ValueError("strict fails on what skip_damaged would skip: choose one of them")
     if unknown := [name for name in sensors if name not in SENSOR_FILES]:

@@ -43,8 +43,9 @@ class Unusable(Exception):
     """Why a sequence gives no trial."""
 
 
-def import_object(job: Job) -> tuple[StoredObject | None, dict[str, Trial | str]]:
-    """The object as it is stored, None where it has no trial, and the trial of each sequence or why it has none."""
+def import_object(job: Job) -> tuple[str, StoredObject | None, dict[str, Trial | str]]:
+    """An object's name, what is stored of it, None where it has no trial, and by sequence the trial or why there is
+    none."""
     results: dict[str, Trial | str] = {}
     held: dict[str, tuple[Sequence, Recording]] = {}
     for sequence in job.sequences:  # all are read before the work that takes long
@@ -54,12 +55,12 @@ def import_object(job: Job) -> tuple[StoredObject | None, dict[str, Trial | str]
         except Unusable as error:
             results[sequence.name] = str(error)
     if not held:
-        return None, results
+        return job.name, None, results
     obj = _read_object(job)
     try:
         pool = _goals(job, obj)
     except Unusable as error:
-        return None, results | dict.fromkeys(held, str(error))
+        return job.name, None, results | dict.fromkeys(held, str(error))
     for sequence, recording in held.values():
         giver = GiverHand.from_mano(recording.mano, sequence.side, model="mano")
         moved = into_scene(giver, recording.object_pose, recording.mano)
@@ -67,7 +68,7 @@ def import_object(job: Job) -> tuple[StoredObject | None, dict[str, Trial | str]
         subject, split = job.subjects[sequence.subject], job.splits[sequence.name]
         trial = recorded_trial(obj, pool, giver, object_pose, mano, subject=subject, split=split, fps=FPS)
         results[sequence.name] = trial
-    return recorded_object(obj, pool), results
+    return job.name, recorded_object(obj, pool), results
 
 
 def _read_object(job: Job) -> ObjectModel:
@@ -89,7 +90,6 @@ def _goals(job: Job, obj: ObjectModel) -> GraspPool:
         pool = make_pool(obj, seed=job.seed, num=job.num_goals, num_threads=job.num_threads)
     except ValueError as error:
         raise Unusable(str(error)) from error
-    job.pool.parent.mkdir(parents=True, exist_ok=True)
     pool.save(job.pool)
     return pool
 

@@ -7,17 +7,14 @@ out. Other objects and the table are left out. Work goes object by object: mesh,
 
 from __future__ import annotations
 
-import multiprocessing
-import os
+import shutil
 from collections import Counter
-from collections.abc import Collection, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
 from dexh2r_gym.giver.mano_file import load_mano
@@ -28,6 +25,7 @@ from dexh2r_gym.replay.dexycb.raw import RawLayout
 from dexh2r_gym.replay.dexycb.recording import OBJECTS, Layout, Sequence
 from dexh2r_gym.replay.replay import ReplayError, Trial, replay_id
 from dexh2r_gym.replay.untrusted import MAX_MESH
+from dexh2r_gym.replay.work import Workers, num_workers, open_work
 from dexh2r_gym.replay.write import StoredObject, write_store
 
 LICENCE = "CC-BY-NC-4.0 (DexYCB, NVIDIA); goal grasps added by dexh2r-gym"
@@ -75,7 +73,8 @@ def import_dexycb(
         overwrite: replace a store at `out`.
 
     Raises:
-        ReplayError: a file is missing or damaged (it is named), or no sequence can be used.
+        ReplayError: a file is missing or damaged (it is named), no sequence can be used, or `<out>.partial` was left by
+            an import with another `num_goals` or `seed`.
         FileNotFoundError: MANO's files are not there.
         FileExistsError: `out` exists and `overwrite` is False.
         ValueError: an unknown subject or sequence, or a number out of its range.
@@ -83,14 +82,13 @@ def import_dexycb(
     out = Path(out)
     if out.exists() and not overwrite:
         raise FileExistsError(f"{out} exists; choose another path or say overwrite")
-    workers = workers or os.cpu_count() or 1
+    workers = num_workers(workers)
     for name, value, fine in (
         ("wait", wait, 0 <= wait <= 60),
         ("num_goals", num_goals, 1 <= num_goals <= MAX_GRASPS),
-        ("workers", workers, workers >= 1),
     ):
         if not fine:
-            raise ValueError(f"{name} is {value}; allowed: wait 0 to 60 s, num_goals 1 to {MAX_GRASPS}, workers from 1")
+            raise ValueError(f"{name} is {value}; allowed: wait 0 to 60 s, num_goals 1 to {MAX_GRASPS}")
     layout: Layout = CacheLayout(path) if Path(path, CACHE).is_dir() else RawLayout(path)
     chosen = layout.sequences(subjects, sequences)
     if not chosen:
@@ -99,7 +97,8 @@ def import_dexycb(
         load_mano(side)  # a missing file is told before the work begins
     splits, how = _splits(layout, chosen, seed)
     numbers = _subject_numbers(chosen)
-    partial = out.with_name(out.name + ".partial")
+    work = open_work(out, {"num_goals": num_goals, "seed": seed})
+    workers = min(workers, len({s.object for s in chosen}))
     jobs = [
         Job(
             layout=layout,
@@ -111,7 +110,7 @@ def import_dexycb(
             wait=wait,
             num_goals=num_goals,
             seed=seed,
-            pool=partial / f"{OBJECTS[k][0]}_{num_goals}_{seed}.npz",
+            pool=work / f"{OBJECTS[k][0]}.npz",
             num_threads=1 if workers > 1 else 0,
         )
         for k in sorted({s.object for s in chosen})
@@ -120,10 +119,13 @@ def import_dexycb(
         layout.folder.file(layout.mesh(job.name), MAX_MESH)
     objects: dict[str, StoredObject] = {}
     found: dict[str, Trial | str] = {}
-    with tqdm(total=len(chosen), desc="DexYCB", unit="sequence", disable=not progress) as bar:
-        for job, (stored, results) in _run(jobs, workers):
+    with (
+        Workers(workers) as pool,
+        tqdm(total=len(chosen), desc="DexYCB", unit="sequence", disable=not progress) as bar,
+    ):
+        for name, stored, results in pool.map(import_object, jobs):
             if stored is not None:
-                objects[job.name] = stored
+                objects[name] = stored
             found |= results
             bar.update(len(results))
     skipped = {s.name: found[s.name] for s in chosen if isinstance(found[s.name], str)}
@@ -164,10 +166,7 @@ def import_dexycb(
         giver_model="mano",
         overwrite=overwrite,
     )
-    for job in jobs:
-        job.pool.unlink(missing_ok=True)
-    if partial.is_dir() and not any(partial.iterdir()):
-        partial.rmdir()
+    shutil.rmtree(work)
     return out
 
 
@@ -191,21 +190,3 @@ def _subject_numbers(sequences: list[Sequence]) -> dict[str, int]:
     if all(end.isdecimal() and len(end) < 5 for end in ends) and len({int(end) for end in ends}) == len(names):
         return {name: int(end) for name, end in zip(names, ends, strict=True)}
     return {name: i for i, name in enumerate(names)}
-
-
-def _run(jobs: list[Job], workers: int) -> Iterator[tuple[Job, tuple[StoredObject | None, dict[str, Trial | str]]]]:
-    if workers == 1 or len(jobs) == 1:
-        for job in jobs:
-            yield job, import_object(job)
-        return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(
-        min(workers, len(jobs)), mp_context=context, initializer=torch.set_num_threads, initargs=(1,)
-    ) as pool:
-        running = {pool.submit(import_object, job): job for job in jobs}
-        try:
-            for done in as_completed(running):
-                yield running[done], done.result()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
