@@ -19,12 +19,13 @@ from dexh2r_gym.giver import GiverHand, correct_skin, move_mano, set_giver_geoms
 from dexh2r_gym.giver import hand as hand_module
 from dexh2r_gym.giver.mano_file import FOLDER_VARIABLE, MAX_FILE_SIZE, load_mano
 from dexh2r_gym.objects import load_object
-from dexh2r_gym.replay import ReplayStore, StoredObject, Trial, write_store
+from dexh2r_gym.replay import ReplayStore, write_store
 from dexh2r_gym.rotations import pose_apply, pose_inverse, quat_from_axis_angle
 from dexh2r_gym.scene import scene_model
 from dexh2r_gym.sim.mujoco import MujocoSimulator
 from tests.mano_files import NUM_FACES, WRIST, mano_data, write_mano_file
 from tests.test_giver import capsule_distance, compiled, place
+from tests.trials import object_of, trial_of
 
 SIDES = ("right", "left")
 
@@ -441,14 +442,8 @@ def mano_store(mano, tmp_path):
         hand = GiverHand(replay.side, [0.4 * i - 0.5] * 10, "mano")
         wrist = GiverHand.from_mano(replay.giver, replay.side).bone_poses(replay.giver)[:, 0]
         given = hand.mano(wrist[:, :3], wrist[:, 3:], replay.giver[:, 6:51])
-        objects[replay.object] = StoredObject(torch.cat((replay.goal_pose, replay.goal_joints), -1).numpy())
-        trials.append(
-            Trial(
-                subject=i, object=replay.object, side=replay.side, split="train", fps=replay.fps, giver=given.numpy(),
-                object_pose=replay.object_pose.numpy(), hand_start=replay.hand_start.numpy(),
-                goal_free=replay.goal_free.numpy(),
-            )
-        )  # fmt: skip
+        objects[replay.object] = object_of(replay)
+        trials.append(trial_of(replay, subject=i, split="train", giver=given.numpy()))
     assert len(objects) == 2 and {t.side for t in trials} == set(SIDES)
     path = tmp_path / "mano.zarr.zip"
     return write_store(path, trials, objects, licence="CC0-1.0", provenance={}, giver_model="mano"), len(trials)

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from dexh2r_gym.envs.recordings import Recordings
-from dexh2r_gym.replay import ReplayStore, StoredObject, Trial, write_store
+from dexh2r_gym.replay import ReplayStore, write_store
+from tests.trials import object_of, trial_of
 
 
 @pytest.fixture
@@ -18,22 +19,9 @@ def store(tmp_path: Path) -> ReplayStore:
     trials, objects = [], {}
     for index, own in ((0, None), (5, [4, 1, 2]), (9, None)):
         replay = mini[index]
-        goals = torch.cat((replay.goal_pose, replay.goal_joints), dim=-1)
-        objects[replay.object] = StoredObject(goals.numpy())
-        trials.append(
-            Trial(
-                subject=replay.subject,
-                object=replay.object,
-                side=replay.side,
-                split="train",
-                fps=replay.fps,
-                object_pose=replay.object_pose.numpy(),
-                giver=replay.giver.numpy(),
-                hand_start=replay.hand_start.numpy(),
-                goal_free=replay.goal_free[:, own].numpy() if own else replay.goal_free.numpy(),
-                goals=goals[own].numpy() if own else None,
-            )
-        )
+        objects[replay.object] = stored = object_of(replay)
+        changes = {"goals": stored.goals[own], "goal_free": replay.goal_free[:, own].numpy()} if own else {}
+        trials.append(trial_of(replay, split="train", **changes))
     return ReplayStore.open(write_store(tmp_path / "a.zarr", trials, objects, licence="CC0-1.0", provenance={}))
 
 

@@ -17,7 +17,7 @@ from dexh2r_gym.extras import MissingExtraError, import_extra
 from dexh2r_gym.giver import GiverHand, move_mano
 from dexh2r_gym.grasps.collision import segment_distance
 from dexh2r_gym.hand import forward_kinematics, hand_capsules
-from dexh2r_gym.replay import Replay, ReplayStore, StoredObject, Trial, write_store
+from dexh2r_gym.replay import Replay, ReplayStore, write_store
 from dexh2r_gym.replay.card import describe, figures_table, reference_table, store_summary, summary_table, write_card
 from dexh2r_gym.replay.reference import REFERENCES, SOURCES
 from dexh2r_gym.replay.statistics import (
@@ -31,6 +31,7 @@ from dexh2r_gym.replay.statistics import (
 )
 from dexh2r_gym.rotations import pose_apply, pose_multiply, quat_from_axis_angle
 from dexh2r_gym.types import join_hand_state, split_hand_state
+from tests.trials import object_of, trial_of
 
 FPS = 30.0
 
@@ -219,27 +220,12 @@ def small(mini, tmp_path_factory) -> ReplayStore:
     """Five trials of three objects: one without a demonstration, one without a giver."""
     chosen = [mini[i] for i in (0, 1, 2, 40, 41)]
     trials = [
-        Trial(
-            subject=r.subject,
-            object=r.object,
-            side=r.side,
-            split=r.split,
-            fps=r.fps,
-            object_pose=r.object_pose.numpy(),
-            giver=r.giver.numpy(),
-            hand_start=r.hand_start.numpy(),
-            goal_free=r.goal_free.numpy(),
-            demo=None if i == 1 else r.demo.numpy(),
-            has_giver=i != 2,
-            number=i,
-        )
-        for i, r in enumerate(chosen)
+        trial_of(r, demo=None if i == 1 else r.demo.numpy(), has_giver=i != 2, number=i) for i, r in enumerate(chosen)
     ]
-    goals = {r.object: torch.cat((r.goal_pose, r.goal_joints), dim=-1).numpy() for r in chosen}
     path = write_store(
         tmp_path_factory.mktemp("small") / "small.zarr.zip",
         trials,
-        {name: StoredObject(goals=g) for name, g in goals.items()},
+        {r.object: object_of(r) for r in chosen},
         licence="CC0-1.0 \x1b[31m| <b>",
         provenance={"made by": "a test", "giver_ways": {"power, end": 3, "pinch, handle": 2}},
         seed=0,

@@ -37,6 +37,8 @@ class ImportDexH2R:
     workers: int | None = None
     """Processes; by default one a core."""
     seed: int = 0
+    overwrite: bool = False
+    """Replace a store that is at the path."""
 
     def run(self) -> None:
         from dexh2r_gym.replay.dexh2r import import_dexh2r
@@ -51,6 +53,7 @@ class ImportDexH2R:
             num_goals=self.num_goals,
             fps=self.fps,
             seed=self.seed,
+            overwrite=self.overwrite,
         )
         print(summary)
         _say_next(self.out)
@@ -69,11 +72,13 @@ class ImportDexH2RZarr:
     """The store to write: a folder, or a single file that ends in .zarr.zip."""
     objects: Path | None = None
     """Folder of object meshes to match the clouds with; without it shapes are made from the clouds."""
+    overwrite: bool = False
+    """Replace a store that is at the path."""
 
     def run(self) -> None:
         from dexh2r_gym.replay.dexh2r import import_dexh2r_zarr
 
-        print(import_dexh2r_zarr(self.path, self.out, objects=self.objects))
+        print(import_dexh2r_zarr(self.path, self.out, objects=self.objects, overwrite=self.overwrite))
 
 
 @dataclass
@@ -100,6 +105,8 @@ class ImportDexYCB:
     workers: int | None = None
     """Processes; by default one a core."""
     seed: int = 0
+    overwrite: bool = False
+    """Replace a store that is at the path."""
 
     def run(self) -> None:
         from dexh2r_gym.replay import ReplayStore
@@ -114,6 +121,7 @@ class ImportDexYCB:
             num_goals=self.num_goals,
             workers=self.workers,
             seed=self.seed,
+            overwrite=self.overwrite,
         )
         skipped = ReplayStore.open(self.out).attrs["provenance"]["skipped"]
         for sequence, reason in skipped.items():
@@ -135,11 +143,13 @@ class ImportKhanna:
     out: Positional[Path]
     """The store to write: a folder, or a single file that ends in .zarr.zip."""
     seed: int = 0
+    overwrite: bool = False
+    """Replace a store that is at the path."""
 
     def run(self) -> None:
         from dexh2r_gym.replay.khanna import import_khanna
 
-        import_khanna(self.path, self.out, seed=self.seed)
+        import_khanna(self.path, self.out, seed=self.seed, overwrite=self.overwrite)
         _say_next(self.out)
 
 
@@ -180,12 +190,21 @@ class Generate:
     """In each trial a scripted expert shows how the object is taken; without, it is several times as fast."""
     workers: int | None = None
     """Processes; by default one a core."""
+    overwrite: bool = False
+    """Replace a store that is at the path."""
 
     def run(self) -> None:
         from dexh2r_gym.replay.generate import generate
 
         demonstrator = "scripted" if self.demonstrations else None
-        generate(self.out, preset=self.preset, seed=self.seed, demonstrator=demonstrator, workers=self.workers)
+        generate(
+            self.out,
+            preset=self.preset,
+            seed=self.seed,
+            demonstrator=demonstrator,
+            workers=self.workers,
+            overwrite=self.overwrite,
+        )
         _say_next(self.out)
 
 
@@ -275,11 +294,13 @@ class Migrate:
     """The store to read."""
     new: Positional[Path]
     """The store to write: a folder, or a single file that ends in .zarr.zip."""
+    overwrite: bool = False
+    """Replace a store that is at the path."""
 
     def run(self) -> None:
         from dexh2r_gym.replay.migrate import migrate
 
-        migrate(self.old, self.new, progress=lambda trials: tqdm(trials, unit="trial"))
+        migrate(self.old, self.new, overwrite=self.overwrite, progress=lambda trials: tqdm(trials, unit="trial"))
         print(f"wrote {self.new}")
 
 

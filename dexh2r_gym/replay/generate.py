@@ -29,7 +29,7 @@ from dexh2r_gym.replay.replay import replay_id
 from dexh2r_gym.replay.shelf import SyntheticTrial, load_batch, save_batch
 from dexh2r_gym.replay.subjects import Subject
 from dexh2r_gym.replay.work import Workers, num_workers, open_work
-from dexh2r_gym.replay.write import StoredObject, write_store
+from dexh2r_gym.replay.write import StoredObject, free_path, write_store
 
 LICENCE = "CC0-1.0"
 _BATCH = 48  # trials made together
@@ -91,12 +91,11 @@ def generate(
         FileExistsError: something is at `out`, and `overwrite` is False.
         RuntimeError: the givers and objects of a split do not give as many trials as it should have.
     """
-    out, preset = Path(out), find_preset(preset)
+    preset = find_preset(preset)
     if demonstrator is not None:
         find_agent(demonstrator)
     workers = num_workers(workers)
-    if out.exists() and not overwrite:
-        raise FileExistsError(f"{out} exists; choose another path or say overwrite")
+    out = free_path(out, overwrite)
     plan = make_plan(preset, seed)
     settings = {"preset": asdict(preset), "seed": seed, "demonstrator": demonstrator}
     work = open_work(out, {**settings, "objects": plan.objects, "version": version("dexh2r-gym")})

@@ -29,7 +29,7 @@ from tqdm import tqdm
 from dexh2r_gym.giver import GiverHand, move_mano
 from dexh2r_gym.replay.recorded import Goals, recorded_object, recorded_trial
 from dexh2r_gym.replay.replay import ReplayError
-from dexh2r_gym.replay.write import write_store
+from dexh2r_gym.replay.write import free_path, write_store
 from dexh2r_gym.rotations import (
     pose_inverse,
     pose_multiply,
@@ -192,8 +192,7 @@ def import_khanna(
     from dexh2r_gym.grasps import free_of_giver, make_pool
     from dexh2r_gym.objects.build import build_object
 
-    if Path(out).exists() and not overwrite:
-        raise FileExistsError(f"{out} exists; choose another path or say overwrite")
+    out = free_path(out, overwrite)
     if not wait >= 0:
         raise ValueError(f"wait must be at least 0 seconds, got {wait}")
     recording = read_recording(folder)

@@ -135,10 +135,9 @@ class Folder:
             array = np.lib.format.read_array(content, allow_pickle=False)
         except ValueError as error:
             raise self.error(key, f"{name} cannot be read ({error})") from error
-        fits = array.ndim == len(shape) and all(n in (None, m) for n, m in zip(shape, array.shape, strict=False))
-        if not fits or array.dtype.kind not in "fiu":
-            wanted = ", ".join("any" if n is None else str(n) for n in shape)
-            raise self.error(key, f"{name}: expected numbers of shape ({wanted}), found {array.dtype} {array.shape}")
+        if not fits(array.shape, shape) or array.dtype.kind not in "fiu":
+            wanted = f"expected numbers of shape {shape_text(shape)}"
+            raise self.error(key, f"{name}: {wanted}, found {array.dtype} {array.shape}")
         array = array.astype(np.float64)
         if not np.isfinite(array).all():
             raise self.error(key, f"{name}: frame {int(np.argwhere(~np.isfinite(array))[0][0])} is not finite")
@@ -153,6 +152,17 @@ class Folder:
         if not inside:
             raise self.error(key, "leads out of the dataset's folder; put the files themselves there")
         return path
+
+
+def fits(shape: Sequence[int], wanted: Sequence[int | None]) -> bool:
+    """Whether a shape is the wanted one; None: any length."""
+    return len(shape) == len(wanted) and all(n in (None, m) for n, m in zip(wanted, shape, strict=True))
+
+
+def shape_text(wanted: Sequence[int | None], *, first: str = "any") -> str:
+    """A wanted shape for a message: "(any, 3)"; `first` names an axis 0 of any length."""
+    axes = [str(n) if n is not None else "any" if i else first for i, n in enumerate(wanted)]
+    return f"({', '.join(axes)})"
 
 
 def numbers(value: Any, count: int) -> NDArray[np.float64] | None:

@@ -33,7 +33,8 @@ DATA: dict[str, tuple[str, tuple[int, ...]]] = {
 }
 # Per frame, where it was recorded: dtype and number of axes of a row. A cloud is in units of CLOUD_UNIT.
 SENSORS: dict[str, tuple[str, int]] = {"cloud": ("int16", 2), "depth": ("uint16", 3), "image": ("uint8", 4)}
-CLOUD_UNIT = 1e-4  # m: a cloud reaches 3.2767 m from the world's origin
+CLOUD_UNIT = 1e-4  # m
+CLOUD_REACH = CLOUD_UNIT * np.iinfo(np.int16).max  # m: no point is further from the world's origin, along x, y or z
 # Per trial.
 META: dict[str, tuple[str, tuple[int, ...]]] = {
     "episode_ends": ("int64", ()),
@@ -212,9 +213,8 @@ def sensor_rows(name: str, rows: NDArray, num_frames: int, *, replay: str) -> ND
     if len(rows) != num_frames:
         raise ReplayError(f"{len(rows)} frames, but object_pose has {num_frames}", key=key, replay=replay)
     if name == "cloud":
-        limit = CLOUD_UNIT * np.iinfo(np.int16).max
-        if bad := _first(~(np.abs(rows) <= limit)):  # true for NaN
-            what = f"point {bad[1]} is at {rows[bad]}, allowed up to {limit:g} m; is it in metres?"
+        if bad := _first(~(np.abs(rows) <= CLOUD_REACH)):  # true for NaN
+            what = f"point {bad[1]} is at {rows[bad]}, allowed up to {CLOUD_REACH:g} m; is it in metres?"
             raise ReplayError(what, key=key, replay=replay, frame=bad[0])
         return np.round(rows / CLOUD_UNIT).astype(np.int16)
     if str(rows.dtype) != dtype:

@@ -34,6 +34,14 @@ class StoredObject:
     metadata: Mapping[str, Any] = field(default_factory=dict)  # with parts: licence, source ...; what json can hold
 
 
+def free_path(path: str | Path, overwrite: bool) -> Path:
+    """A path to write to; FileExistsError if something is there that may not be replaced."""
+    path = Path(path)
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"{path} exists; choose another path or say overwrite")
+    return path
+
+
 def write_store(
     path: str | Path,
     trials: Iterable[Trial],
@@ -67,9 +75,7 @@ def write_store(
     Returns:
         The path.
     """
-    path = Path(path)
-    if path.exists() and not overwrite:
-        raise FileExistsError(f"{path} exists; choose another path or say overwrite")
+    path = free_path(path, overwrite)
     if giver_model not in GIVER_MODELS:
         raise ValueError(f"unknown giver_model {giver_model!r}; one of {', '.join(GIVER_MODELS)}")
     path.parent.mkdir(parents=True, exist_ok=True)

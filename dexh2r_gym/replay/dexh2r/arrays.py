@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dexh2r_gym.replay.untrusted import Folder
+from dexh2r_gym.replay.untrusted import Folder, fits, shape_text
 
 MAX_CHUNK = 256 << 20  # bytes of an unpacked chunk
 MAX_ROWS = 1 << 32
@@ -32,12 +32,8 @@ class RowArray:
         self._blosc, self._separator = self._layout(about)
         self.shape, self._chunk = self._sizes(about, "shape"), self._sizes(about, "chunks")
         self.dtype = self._dtype(about, kinds)
-        fits = len(self.shape) == 1 + len(row) and all(
-            want in (None, have) for want, have in zip(row, self.shape[1:], strict=True)
-        )
-        if not fits or 0 in self.shape[1:]:
-            wanted = ", ".join(["N", *("any" if n is None else str(n) for n in row)])
-            raise folder.error(key, f"expected shape ({wanted}), found {self.shape}")
+        if not fits(self.shape, wanted := (None, *row)) or 0 in self.shape[1:]:
+            raise folder.error(key, f"expected shape {shape_text(wanted, first='N')}, found {self.shape}")
         if len(self._chunk) != len(self.shape) or self._chunk[1:] != self.shape[1:] or self._chunk[0] < 1:
             raise folder.error(key, f"chunks {self._chunk} of an array {self.shape}, expected whole rows")
         self._bytes = math.prod(self._chunk) * self.dtype.itemsize

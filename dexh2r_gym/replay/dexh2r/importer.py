@@ -13,12 +13,12 @@ from tqdm import tqdm
 
 from dexh2r_gym.replay.dexh2r import convert
 from dexh2r_gym.replay.dexh2r.convert import Job, Outcome
-from dexh2r_gym.replay.dexh2r.layout import GOAL_FILE, SENSOR_FILES, Layout, Remark, find_trials
+from dexh2r_gym.replay.dexh2r.layout import GOAL_FILE, Layout, Remark, find_trials
 from dexh2r_gym.replay.dexh2r.summary import ImportSummary
-from dexh2r_gym.replay.replay import ReplayError
+from dexh2r_gym.replay.replay import SENSORS, ReplayError
 from dexh2r_gym.replay.untrusted import Folder
 from dexh2r_gym.replay.work import Workers, num_workers, open_work
-from dexh2r_gym.replay.write import StoredObject, write_store
+from dexh2r_gym.replay.write import StoredObject, free_path, write_store
 
 LICENCE = "CC BY-NC 4.0, DexH2R: A Benchmark for Dynamic Dexterous Grasping in Human-to-Robot Handover (ICCV 2025)"
 ORIGIN = (1.0, 0.0, 0.37)  # m, in the dataset's world: where the cameras' common field of view has its middle, but 1 m
@@ -69,11 +69,10 @@ def import_dexh2r(
         ReplayError: `path` is no such dataset, a file is damaged (it is named), or `strict` and something is skipped.
         FileExistsError: `out` exists.
     """
-    folder, sensors, out = Folder(Path(path)), tuple(sensors), Path(out)
+    folder, sensors = Folder(Path(path)), tuple(sensors)
     workers = num_workers(workers)
     _check_options(strict, skip_damaged, sensors, num_goals, fps)
-    if out.exists() and not overwrite:
-        raise FileExistsError(f"{out} exists; choose another path or say overwrite")
+    out = free_path(out, overwrite)
     layout = find_trials(folder, sensors)
     if strict and layout.skipped:
         raise ReplayError(
@@ -158,10 +157,15 @@ class _Run:
 def _check_options(strict: bool, skip_damaged: bool, sensors: tuple[str, ...], num_goals: int, fps: float) -> None:
     if strict and skip_damaged:
         raise ValueError("strict fails on what skip_damaged would skip: choose one of them")
-    if unknown := [name for name in sensors if name not in SENSOR_FILES]:
-        raise ValueError(f"unknown sensor {unknown[0]!r}; sensors: {', '.join(SENSOR_FILES)}")
+    check_recorded(sensors, fps)
     if not 1 <= num_goals <= MAX_SEARCHED:
         raise ValueError(f"num_goals must be 1 to {MAX_SEARCHED}, got {num_goals}")
+
+
+def check_recorded(sensors: Sequence[str], fps: float) -> None:
+    """ValueError for a sensor that there is not, or no rate of a recording."""
+    if unknown := [name for name in sensors if name not in SENSORS]:
+        raise ValueError(f"unknown sensor {unknown[0]!r}; sensors: {', '.join(SENSORS)}")
     if not 0 < fps <= 1000:
         raise ValueError(f"fps must be above 0 and up to 1000, got {fps}")
 

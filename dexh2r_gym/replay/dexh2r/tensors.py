@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dexh2r_gym.replay.untrusted import Folder
+from dexh2r_gym.replay.untrusted import Folder, fits, shape_text
 
 MAX_ENTRIES = 32  # of the zip; one tensor takes about seven
 MAX_PICKLE = 1 << 16  # bytes; that of one tensor takes about three hundred
@@ -90,12 +90,8 @@ def _wrong_tensor(value: Tensor, form: Form) -> str | None:
         allowed = ", ".join(str(dtype).removeprefix("torch.") for dtype in form.dtypes)
         return f"expected {allowed}, found {str(value.dtype).removeprefix('torch.')}"
     shape = tuple(value.shape)
-    fits = len(shape) == 1 + len(form.row) and all(
-        want in (None, have) for want, have in zip(form.row, shape[1:], strict=True)
-    )
-    if not fits:
-        wanted = ", ".join("any" if n is None else str(n) for n in form.row)
-        return f"expected shape (T, {wanted}), found {shape}"
+    if not fits(shape, wanted := (None, *form.row)):
+        return f"expected shape {shape_text(wanted, first='T')}, found {shape}"
     if not 1 <= len(value) <= MAX_FRAMES or 0 in shape:
         return f"shape {shape}: expected 1 to {MAX_FRAMES} frames"
     if value.numel() * value.element_size() > value.untyped_storage().nbytes():

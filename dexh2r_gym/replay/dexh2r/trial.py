@@ -20,12 +20,13 @@ from dexh2r_gym.replay.dexh2r.goals import carried_goals
 from dexh2r_gym.replay.dexh2r.layout import CLOUD_FILE, GOAL_FILE, MANO_FILES, SENSOR_FILES, TrialFiles
 from dexh2r_gym.replay.dexh2r.tensors import FLOATS, Form, read_tensor
 from dexh2r_gym.replay.untrusted import Folder
+from dexh2r_gym.replay.validate import CLOUD_REACH
 from dexh2r_gym.rotations import quat_from_matrix
 from dexh2r_gym.types import MANO_SIZE
 
 QPOS, POSE = Form((30,)), Form((4, 4))
 MANO = Form((MANO_SIZE,))
-CLOUD = Form((4096, 3), FLOATS, largest=3276.0)  # metres, or millimetres; a store keeps up to 3.27 m
+CLOUD = Form((4096, 3), FLOATS, largest=3276.0)  # metres, or millimetres; a store keeps up to `CLOUD_REACH`
 GOALS = Form((None, 30))
 DEPTH = Form((None, None), (torch.int16, torch.uint16), largest=None)
 IMAGE = Form((None, None, 3), (torch.uint8,), largest=None)
@@ -172,8 +173,8 @@ def _cloud_scale(folder: Folder, key: str, cloud: Tensor, object_pose: Tensor, n
         scale = 1e-3
     elif distance[1.0] > FAR:
         note("cloud far from the object", f"{distance[1.0]:.2f} m")
-    if (largest := scale * float(cloud.abs().max())) > (reach := 3.27):
-        raise folder.error(key, f"a point {largest:.4g} m from the origin; a store keeps up to {reach} m")
+    if (largest := scale * float(cloud.abs().max())) > CLOUD_REACH:
+        raise folder.error(key, f"a point {largest:.4g} m from the origin; a store keeps up to {CLOUD_REACH:g} m")
     return scale
 
 

@@ -22,19 +22,19 @@ from tqdm import tqdm
 
 from dexh2r_gym.replay.dexh2r.arrays import Episode, RowArray, read_episodes
 from dexh2r_gym.replay.dexh2r.goals import object_frame_goals
-from dexh2r_gym.replay.dexh2r.importer import LICENCE, ORIGIN
+from dexh2r_gym.replay.dexh2r.importer import LICENCE, ORIGIN, check_recorded
 from dexh2r_gym.replay.dexh2r.layout import Remark
 from dexh2r_gym.replay.dexh2r.rigid import TOLERANCE, fit_rigid
 from dexh2r_gym.replay.dexh2r.summary import ImportSummary
-from dexh2r_gym.replay.replay import SENSORS, SPLITS, Trial
+from dexh2r_gym.replay.replay import SPLITS, Trial
 from dexh2r_gym.replay.untrusted import Folder
-from dexh2r_gym.replay.write import write_store
+from dexh2r_gym.replay.validate import CLOUD_REACH
+from dexh2r_gym.replay.write import free_path, write_store
 from dexh2r_gym.types import MANO_SIZE
 
 if TYPE_CHECKING:
     from dexh2r_gym.replay.dexh2r.catalogue import Found
 
-REACH = 3.27  # m, what a store keeps of a cloud
 LARGEST = 100.0  # m, rad
 BELOW_THE_FLOOR = 10.0  # m, where the hand of a giver that was not recorded is put
 _ROWS: dict[str, tuple[tuple[int | None, ...], str]] = {
@@ -124,13 +124,8 @@ def import_dexh2r_zarr(
     """
     from dexh2r_gym.replay.dexh2r.catalogue import Catalogue
 
-    out = Path(out)
-    if unknown := [name for name in sensors if name not in SENSORS]:
-        raise ValueError(f"unknown sensor {unknown[0]!r}; sensors: {', '.join(SENSORS)}")
-    if not 0 < fps <= 1000:
-        raise ValueError(f"fps must be above 0 and up to 1000, got {fps}")
-    if out.exists() and not overwrite:
-        raise FileExistsError(f"{out} exists; choose another path or say overwrite")
+    check_recorded(sensors, fps)
+    out = free_path(out, overwrite)
     source = _Source(Folder(Path(path)))
     episodes = source.open(
         ["agent_pos", "objpcd_intact", "final_grasp_group", "traj_index", *(_SENSOR_ARRAYS[name] for name in sensors)]
@@ -212,8 +207,9 @@ def _sensor(source: _Source, name: str, begin: int, end: int, shift: Tensor) -> 
     key = _SENSOR_ARRAYS[name]
     if name == "cloud":
         cloud = source.numbers(key, begin, end) - shift
-        if (largest := float(cloud.abs().max())) > REACH:
-            raise source.folder.error(f"data/{key}", f"a point {largest:.3g} m from the origin, up to {REACH} are kept")
+        if (largest := float(cloud.abs().max())) > CLOUD_REACH:
+            problem = f"a point {largest:.3g} m from the origin; a store keeps up to {CLOUD_REACH:g} m"
+            raise source.folder.error(f"data/{key}", problem)
         return cloud.float().numpy()
     rows = source.arrays[key].rows(begin, end)
     expected = 2 if name == "depth" else 1

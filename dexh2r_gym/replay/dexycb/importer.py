@@ -26,7 +26,7 @@ from dexh2r_gym.replay.dexycb.recording import OBJECTS, Layout, Sequence
 from dexh2r_gym.replay.replay import ReplayError, Trial, replay_id
 from dexh2r_gym.replay.untrusted import MAX_MESH
 from dexh2r_gym.replay.work import Workers, num_workers, open_work
-from dexh2r_gym.replay.write import StoredObject, write_store
+from dexh2r_gym.replay.write import StoredObject, free_path, write_store
 
 LICENCE = "CC-BY-NC-4.0 (DexYCB, NVIDIA); goal grasps added by dexh2r-gym"
 LACKS = (
@@ -79,9 +79,7 @@ def import_dexycb(
         FileExistsError: `out` exists and `overwrite` is False.
         ValueError: an unknown subject or sequence, or a number out of its range.
     """
-    out = Path(out)
-    if out.exists() and not overwrite:
-        raise FileExistsError(f"{out} exists; choose another path or say overwrite")
+    out = free_path(out, overwrite)
     workers = num_workers(workers)
     for name, value, fine in (
         ("wait", wait, 0 <= wait <= 60),
