@@ -28,6 +28,8 @@ class ImportDexH2R:
     """What is kept of the cameras: object clouds; depth and colour pictures make the store very large."""
     fps: float = 30.0
     """Frames a second of the recordings, which the dataset does not say."""
+    origin: tuple[float, float, float] = (1.0, 0.0, 0.37)
+    """This point of the dataset's world, metres, becomes the scene's origin; 0 0 0 keeps the recorded numbers."""
     num_goals: int = 40
     """Goal grasps searched for each object where the dataset has none (model_final_qpose_cvae.pt)."""
     strict: bool = False
@@ -52,6 +54,7 @@ class ImportDexH2R:
             sensors=self.sensors,
             num_goals=self.num_goals,
             fps=self.fps,
+            origin=self.origin,
             seed=self.seed,
             overwrite=self.overwrite,
         )
@@ -72,13 +75,26 @@ class ImportDexH2RZarr:
     """The store to write: a folder, or a single file that ends in .zarr.zip."""
     objects: Path | None = None
     """Folder of object meshes to match the clouds with; without it shapes are made from the clouds."""
+    sensors: tuple[Literal["cloud", "depth", "image"], ...] = ("cloud",)
+    """What is kept of the cameras."""
+    origin: tuple[float, float, float] = (1.0, 0.0, 0.37)
+    """This point of the dataset's world, metres, becomes the scene's origin; 0 0 0 keeps the recorded numbers."""
     overwrite: bool = False
     """Replace a store that is at the path."""
 
     def run(self) -> None:
         from dexh2r_gym.replay.dexh2r import import_dexh2r_zarr
 
-        print(import_dexh2r_zarr(self.path, self.out, objects=self.objects, overwrite=self.overwrite))
+        print(
+            import_dexh2r_zarr(
+                self.path,
+                self.out,
+                objects=self.objects,
+                sensors=self.sensors,
+                origin=self.origin,
+                overwrite=self.overwrite,
+            )
+        )
 
 
 @dataclass
