@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +71,12 @@ def fail_or_wait(job: int) -> None:
     if job == 0:
         raise ValueError("of a job")
     time.sleep(600)
+
+
+def wait(job: int) -> None:
+    if job:
+        _ = get_context("spawn").Lock()  # as libraries make them
+        time.sleep(600)
 
 
 def large_then_wait(job: int) -> bytes:
@@ -138,11 +145,6 @@ def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
         pass
     process.kill()
     process.communicate(timeout=60)
-
-
-def wait(job: int) -> None:
-    if job:
-        time.sleep(600)
 
 
 def start(folder: Path, job: str) -> subprocess.Popen[str]:

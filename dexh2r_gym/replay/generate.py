@@ -219,7 +219,7 @@ def _draw(batch: Batch, share: Share, number: int, attempt: int) -> SyntheticTri
 def _demonstrated(drawn: dict[str, SyntheticTrial], batch: Batch) -> dict[str, SyntheticTrial]:
     """Those of the trials that an agent shows how to take, with what it did."""
     names = {trial.object for trial in drawn.values()}
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=batch.file.parent) as folder:
         store = write_store(
             Path(folder, "batch"),
             drawn.values(),

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context, parent_process, util
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, TypeVar
@@ -172,6 +172,7 @@ def _end_with_line(line: Connection) -> None:
         line.recv_bytes()
     except EOFError:
         with _busy:
+            util._run_finalizers(0)  # type: ignore[attr-defined]  # removes semaphores, of which the user would be told that they leaked
             os._exit(1)
 
 
