@@ -150,7 +150,7 @@ def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
 def start(folder: Path, job: str) -> subprocess.Popen[str]:
     (folder / "script.py").write_text(SCRIPT.format(job=job))
     return subprocess.Popen(
-        [sys.executable, "-W", "ignore", str(folder / "script.py")],
+        [sys.executable, str(folder / "script.py")],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

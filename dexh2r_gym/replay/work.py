@@ -172,7 +172,8 @@ def _end_with_line(line: Connection) -> None:
         line.recv_bytes()
     except EOFError:
         with _busy:
-            util._run_finalizers(0)  # type: ignore[attr-defined]  # removes semaphores, of which the user would be told that they leaked
+            # Removes semaphores, of which the user would be told that they leaked.
+            util._run_finalizers(0)  # type: ignore[attr-defined]
             os._exit(1)
 
 
