@@ -24,11 +24,16 @@ from dexh2r_gym.hand.shapes import hand_shapes
 from dexh2r_gym.metrics import paper_metrics
 from dexh2r_gym.replay.replay import Replay
 from dexh2r_gym.replay.store import ReplayStore
-from dexh2r_gym.rotations import pose_apply, pose_inverse, pose_multiply, quat_angle
+from dexh2r_gym.rotations import pose_apply, pose_inverse, pose_multiply, pose_velocity, quat_angle
 from dexh2r_gym.run_folder import RunFolder
 from dexh2r_gym.types import EpisodeStatus, join_hand_state, split_hand_state
 
 MIN_GAP = 0.002  # m, least distance of the two hands; the giver's skin stands out from its capsules by about as much
+MAX_SPEED, MAX_TURNING, MAX_BENDING = (
+    2.5,
+    8.0,
+    25.0,
+)  # m/s, rad/s, rad/s: palm and joints; faster, and contact flung them
 MAX_SHIFT, MAX_TURN = 0.005, 0.35  # m, rad: of the object in the giver's hand, against the recording
 _ALONG = 9  # points along a capsule of the giver's hand
 
@@ -47,8 +52,8 @@ def demonstrate(
 
     Hard mode, with physics and the environment's goal pose alignment. A demonstration is kept if a goal is reached, the
     episode is safe (both by the paper's definitions), and the hand never touches the giver: no force in the simulation,
-    the two hands 2 mm apart in every frame, and the object not pushed out of its recorded pose. `num_envs` and
-    `num_threads` do not change the numbers.
+    the two hands 2 mm apart in every frame, the object not pushed out of its recorded pose, and the robot not
+    flung about by contact. `num_envs` and `num_threads` do not change the numbers.
 
     varieties: an agent with a method `varied(seed)` takes each trial in a manner of its own; where it fails it tries
         another, so often, then acts as it is. Trials in which it fails to the end are left out.
@@ -115,7 +120,7 @@ def _demonstrate(
                 continue
             object_pose = torch.cat((moved, replay.object_pose[len(moved) :]))  # simulated, then told
             states = carry_on(states, object_pose)
-            if giver_gap(replay, states).min() > MIN_GAP:
+            if _calm(states, replay.fps) and giver_gap(replay, states).min() > MIN_GAP:
                 demos[id] = states.numpy()
     return demos
 
@@ -126,6 +131,15 @@ def _passes(record: Mapping[str, NDArray]) -> bool:
     reached = torch.tensor([str(record["status"]) == EpisodeStatus.REACHED.name])
     scores = paper_metrics(depth[None], hand_state[None, :, :3], torch.tensor([len(depth)]), reached)
     return bool(scores["succ"] and scores["safe"])
+
+
+def _calm(hand_state: Tensor, fps: float) -> bool:
+    """Whether a hand with states (T, 28) is nowhere flung about by contact."""
+    pose, joints = split_hand_state(hand_state)
+    velocity = pose_velocity(pose[:-1], pose[1:], 1.0 / fps)
+    bending = (joints[1:] - joints[:-1]).abs().max() * fps
+    fastest = velocity[:, :3].norm(dim=-1).max(), velocity[:, 3:].norm(dim=-1).max(), bending
+    return all(value <= limit for value, limit in zip(fastest, (MAX_SPEED, MAX_TURNING, MAX_BENDING), strict=True))
 
 
 def carry_on(hand_state: Tensor, object_pose: Tensor) -> Tensor:
