@@ -15,7 +15,8 @@ import pytest
 import torch
 
 from dexh2r_gym.replay import ReplayError
-from dexh2r_gym.replay.work import Workers, load_arrays, num_cores, num_workers, open_work, save_arrays
+from dexh2r_gym.replay.work import load_arrays, open_work, save_arrays
+from dexh2r_gym.workers import Workers, num_cores, num_workers
 
 
 def test_a_folder_is_gone_on_with_by_the_same_work_only(tmp_path: Path) -> None:
@@ -114,7 +115,7 @@ def test_a_worker_that_dies_is_told() -> None:
 
 SCRIPT = """
 import sys, time
-from dexh2r_gym.replay.work import Workers
+from dexh2r_gym.workers import Workers
 from tests.test_work import {job}
 
 if __name__ == "__main__":

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -22,6 +20,7 @@ from dexh2r_gym.grasps import free_of_giver, load_pool
 from dexh2r_gym.grasps.pool import GraspPool
 from dexh2r_gym.objects import ObjectModel, load_object, object_names
 from dexh2r_gym.rotations import quat_angle, quat_from_axis_angle, quat_from_matrix, quat_multiply, quat_rotate
+from dexh2r_gym.workers import Workers, num_workers
 
 MIN_GOALS = 8  # goals of the robot with an open way that a way to hold leaves
 MAX_PER_HAND = 16
@@ -160,26 +159,22 @@ def _spread_out(fit: GraspFit) -> Tensor:
     return torch.tensor(chosen)
 
 
-def make_ways(objects: Sequence[str] = (), *, out: Path = FOLDER, seed: int = 0, jobs: int = 0) -> None:
+def make_ways(objects: Sequence[str] = (), *, out: Path = FOLDER, seed: int = 0, workers: int | None = None) -> None:
     """Make the giver's ways to hold objects of the library anew; their goal grasps must be there. Seconds each.
 
     Args:
         objects: names of objects; none for all of the library.
         out: folder to write OBJECT.npz to; by default the package's own.
         seed: same seed, same ways.
-        jobs: objects worked on at the same time, 0 for one a core.
+        workers: processes; None for one a core.
     """
     names = list(objects) or object_names()
     for name in names:
         load_object(name), load_pool(name)  # an unknown name is refused before the work begins
     out.mkdir(parents=True, exist_ok=True)
-    workers = min(jobs or os.cpu_count() or 1, len(names))
-    with ProcessPoolExecutor(
-        workers, mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
-    ) as pool:
-        running = [pool.submit(_make_file, name, seed, out) for name in names]
-        for done in tqdm(as_completed(running), total=len(names), unit="object"):
-            tqdm.write(done.result())
+    with Workers(min(num_workers(workers), len(names))) as pool:
+        for line in tqdm(pool.map(partial(_make_file, seed=seed, out=out), names), total=len(names), unit="object"):
+            tqdm.write(line)
 
 
 def _make_file(name: str, seed: int, out: Path) -> str:

@@ -8,13 +8,10 @@ File: npz without pickle. `palm_pose` (G, 7) float32, in the object's frame; `jo
 from __future__ import annotations
 
 import json
-import os
 import zipfile
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
-from functools import cache
-from multiprocessing import get_context
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +27,7 @@ from dexh2r_gym.hand import JOINT_LOWER, JOINT_UPPER, OPEN_HAND, surface_points
 from dexh2r_gym.hints import did_you_mean
 from dexh2r_gym.objects import ObjectModel, load_object, object_names
 from dexh2r_gym.rotations import quat_angle
+from dexh2r_gym.workers import Workers, num_workers
 
 FOLDER = Path(__file__).parent.parent / "assets" / "grasps"
 MAX_DEPTH = 0.005  # m
@@ -203,7 +201,7 @@ def make_pools(
     num: int = 40,
     seed: int = 0,
     out: Path = FOLDER,
-    jobs: int = 0,
+    workers: int | None = None,
 ) -> None:
     """Make the goal grasps of objects of the library anew: search, physical test, diverse choice. About a minute each.
 
@@ -213,20 +211,17 @@ def make_pools(
         num: grasps to keep of each object, at most 64.
         seed: same seed, same grasps.
         out: folder to write OBJECT.npz to; by default the package's own.
-        jobs: objects worked on at the same time, 0 for one a core.
+        workers: processes; None for one a core.
     """
     names = list(objects) or object_names()
     for name in names:
         load_object(name)  # an unknown name is refused before the work begins
     out.mkdir(parents=True, exist_ok=True)
     names = [name for name in names if not (missing and (out / f"{name}.npz").exists())]
-    workers = min(jobs or os.cpu_count() or 1, max(1, len(names)))
-    with ProcessPoolExecutor(
-        workers, mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
-    ) as pool:
-        running = [pool.submit(_make_file, name, seed, num, out) for name in names]
-        for done in tqdm(as_completed(running), total=len(names), unit="object"):
-            tqdm.write(done.result())
+    with Workers(min(num_workers(workers), max(1, len(names)))) as pool:
+        make = partial(_make_file, seed=seed, num=num, out=out)
+        for line in tqdm(pool.map(make, names), total=len(names), unit="object"):
+            tqdm.write(line)
 
 
 def _make_file(name: str, seed: int, num: int, out: Path) -> str:

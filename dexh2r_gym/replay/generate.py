@@ -28,8 +28,9 @@ from dexh2r_gym.replay.presets import Plan, Preset, find_preset, make_plan
 from dexh2r_gym.replay.replay import replay_id
 from dexh2r_gym.replay.shelf import SyntheticTrial, load_batch, save_batch
 from dexh2r_gym.replay.subjects import Subject
-from dexh2r_gym.replay.work import Workers, num_workers, open_work
+from dexh2r_gym.replay.work import open_work
 from dexh2r_gym.replay.write import StoredObject, free_path, write_store
+from dexh2r_gym.workers import Workers, num_workers
 
 LICENCE = "CC0-1.0"
 _BATCH = 48  # trials made together

@@ -17,8 +17,9 @@ from dexh2r_gym.replay.dexh2r.layout import GOAL_FILE, Layout, Remark, find_tria
 from dexh2r_gym.replay.dexh2r.summary import ImportSummary
 from dexh2r_gym.replay.replay import SENSORS, ReplayError
 from dexh2r_gym.replay.untrusted import Folder
-from dexh2r_gym.replay.work import Workers, num_workers, open_work
+from dexh2r_gym.replay.work import open_work
 from dexh2r_gym.replay.write import StoredObject, free_path, write_store
+from dexh2r_gym.workers import Workers, num_workers
 
 LICENCE = "CC BY-NC 4.0, DexH2R: A Benchmark for Dynamic Dexterous Grasping in Human-to-Robot Handover (ICCV 2025)"
 ORIGIN = (1.0, 0.0, 0.37)  # m, in the dataset's world: where the cameras' common field of view has its middle, but 1 m

@@ -25,8 +25,9 @@ from dexh2r_gym.replay.dexycb.raw import RawLayout
 from dexh2r_gym.replay.dexycb.recording import OBJECTS, Layout, Sequence
 from dexh2r_gym.replay.replay import ReplayError, Trial, replay_id
 from dexh2r_gym.replay.untrusted import MAX_MESH
-from dexh2r_gym.replay.work import Workers, num_workers, open_work
+from dexh2r_gym.replay.work import open_work
 from dexh2r_gym.replay.write import StoredObject, free_path, write_store
+from dexh2r_gym.workers import Workers, num_workers
 
 LICENCE = "CC-BY-NC-4.0 (DexYCB, NVIDIA); goal grasps added by dexh2r-gym"
 LACKS = (
