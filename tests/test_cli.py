@@ -11,16 +11,16 @@ from pathlib import Path
 import pytest
 
 from dexh2r_gym import cli
-from dexh2r_gym.cli import grasps, replays, runs
+from dexh2r_gym.cli import grasps, imports, replays, runs
 
 LEAVES = {
     "evaluate": runs.Evaluate,
     "score": runs.Score,
     "bench": runs.Bench,
-    "replays import dexh2r": replays.ImportDexH2R,
-    "replays import dexh2r-zarr": replays.ImportDexH2RZarr,
-    "replays import dexycb": replays.ImportDexYCB,
-    "replays import khanna": replays.ImportKhanna,
+    "replays import dexh2r": imports.ImportDexH2R,
+    "replays import dexh2r-zarr": imports.ImportDexH2RZarr,
+    "replays import dexycb": imports.ImportDexYCB,
+    "replays import khanna": imports.ImportKhanna,
     "replays generate": replays.Generate,
     "replays info": replays.Info,
     "replays check": replays.Check,

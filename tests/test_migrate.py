@@ -82,6 +82,23 @@ def test_a_damaged_store_leaves_nothing(tmp_path: Path, key: str) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["old.zarr"]
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("meta/object", [0, 2], "meta/object: allowed: 0 to 1"),
+        ("meta/split", [0, 9], "meta/split: allowed: 0 to 2"),
+        ("meta/episode_ends", [40, 48], "arrays of different lengths"),
+        ("meta/episode_ends", [49, 49], "trial 1 ends at frame 49, less than 2 frames after"),
+    ],
+)
+def test_values_that_cannot_be_are_named(tmp_path: Path, key: str, value: list[int], message: str) -> None:
+    version_1(tmp_path / "old.zarr")
+    zarr.open_array(tmp_path / "old.zarr" / key, mode="r+")[:] = np.array(value)
+    with pytest.raises(ReplayError, match=message):
+        migrate(tmp_path / "old.zarr", tmp_path / "new.zarr")
+    assert not (tmp_path / "new.zarr").exists()
+
+
 def test_another_format_or_version_is_refused(tmp_path: Path) -> None:
     version_1(tmp_path / "old.zarr")
     new = migrate(tmp_path / "old.zarr", tmp_path / "new.zarr")

@@ -453,14 +453,16 @@ def test_every_problem_is_listed_and_changed_content_is_found(folder: Path) -> N
     assert list(ReplayStore.open(folder).problems()) == []
     overwrite(folder, "data/giver", at((3, 2), 0.001))
     overwrite(folder, "data/object_pose", at((slice(45, 75), 1), np.nan))
+    overwrite(folder, "meta/fps", at(1, 31.0))
     problems = [str(problem).removeprefix(f"{folder}, ") for problem in ReplayStore.open(folder).problems()]
     assert [problem.split(":")[0] for problem in problems] == [
         "data/object_pose, replay s01/cup/001, frame 5",
         "data/object_pose, replay s02/rod/000, frame 0",
         "data/object_pose",
         "data/giver",
+        "meta/fps",
     ]
-    assert "SHA-256" in problems[2] and "SHA-256" in problems[3]
+    assert all("SHA-256" in problem for problem in problems[2:])
 
 
 @pytest.mark.parametrize(

@@ -8,14 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import zarr
-import zarr.storage
 
 from dexh2r_gym.replay import validate
-from dexh2r_gym.replay.entries import list_entries
+from dexh2r_gym.replay.arrays import StoreArrays
 from dexh2r_gym.replay.replay import SIDES, SPLITS, ReplayError, Trial
 from dexh2r_gym.replay.write import StoredObject, write_store
 
@@ -36,53 +33,36 @@ def migrate(
     Raises:
         ReplayError: if `old` is not a whole and sound store of version 1.
     """
-    old = Path(old)
     name = str(old)
-    entries = list_entries(old, name)
-    try:
-        zip_file = old.is_file()
-        files = zarr.storage.ZipStore(old, mode="r") if zip_file else zarr.storage.LocalStore(old, read_only=True)
-        root = zarr.open_group(files, mode="r", zarr_format=3)
-        attrs: dict[str, Any] = dict(root.attrs)
-        if (attrs.get("format"), attrs.get("version")) != (validate.FORMAT, 1):
-            found = f"{attrs.get('format')!r}, version {attrs.get('version')!r}"
-            raise ReplayError(f"expected {validate.FORMAT!r}, version 1; found {found}", store=name)
-        validate.check_names(attrs.get("objects"), name)
+    arrays = StoreArrays(Path(old), name)
+    attrs = arrays.attrs()
+    if (attrs.get("format"), attrs.get("version")) != (validate.FORMAT, 1):
+        found = f"{attrs.get('format')!r}, version {attrs.get('version')!r}"
+        raise ReplayError(f"expected {validate.FORMAT!r}, version 1; found {found}", store=name)
+    validate.check_names(attrs.get("objects"), name)
 
-        def read(key: str, dtype: str, row: tuple[int, ...]) -> np.ndarray:
-            if key not in entries:
-                raise ReplayError("missing", store=name, key=key)
-            validate.check_array(root[key], key, dtype, row, entries[key], name)
-            return np.asarray(root[key][:])  # type: ignore[index]
+    def read(key: str, dtype: str, row: tuple[int, ...]) -> np.ndarray:
+        arrays.open(key, dtype, row)
+        return arrays.read(key)
 
-        data = {key: read(f"data/{key}", *kind) for key, kind in _DATA.items()}
-        meta = {key: read(f"meta/{key}", *kind) for key, kind in _META.items()}
-        objects = {}
-        for item in attrs["objects"]:
-            key = f"objects/{item}"
-            goals = read(f"{key}/goals", *validate.GOALS)
-            objects[item] = StoredObject(goals)
-            if f"{key}/part_vertices" in entries:
-                ends = read(f"{key}/part_ends", *validate.PART_ENDS)
-                parts = np.split(read(f"{key}/part_vertices", *validate.PART_VERTICES), ends[:-1])
-                own: dict[str, Any] = dict(root[key].attrs)
-                objects[item] = StoredObject(goals, parts, own["mass"], own["metadata"])
-        return write_store(
-            new,
-            _trials(data, meta, objects, name),
-            objects,
-            licence=attrs["licence"],
-            provenance=attrs["provenance"],
-            seed=attrs["seed"],
-            resolution=None,
-            overwrite=overwrite,
-            progress=progress,
-        )
-    except (ReplayError, FileExistsError):
-        raise
-    except Exception as error:
-        reason = f"cannot be read, damaged or incomplete ({type(error).__name__}: {error})"
-        raise ReplayError(reason, store=name) from error
+    data = {key: read(f"data/{key}", *kind) for key, kind in _DATA.items()}
+    meta = {key: read(f"meta/{key}", *kind) for key, kind in _META.items()}
+    objects = {}
+    for item in attrs["objects"]:
+        key = f"objects/{item}"
+        objects[item] = StoredObject(read(f"{key}/goals", *validate.GOALS))
+        if f"{key}/part_vertices" in arrays:
+            ends = read(f"{key}/part_ends", *validate.PART_ENDS)
+            vertices = read(f"{key}/part_vertices", *validate.PART_VERTICES)
+            validate.check_parts(vertices, ends, key, name)
+            own = arrays.attrs(key)
+            with arrays.guard(key):
+                geometry = (np.split(vertices, ends[:-1]), own["mass"], own["metadata"])
+            objects[item] = StoredObject(objects[item].goals, *geometry)
+    with arrays.guard(""):
+        about = {key: attrs[key] for key in ("licence", "provenance", "seed")}
+    trials = _trials(data, meta, objects, name)
+    return write_store(new, trials, objects, **about, resolution=None, overwrite=overwrite, progress=progress)
 
 
 def _trials(
@@ -90,8 +70,13 @@ def _trials(
 ) -> Iterator[Trial]:
     names = list(objects)
     lengths = {len(value) for value in data.values()}, {len(value) for value in meta.values()}
-    if max(map(len, lengths)) > 1 or meta["episode_ends"][-1] != len(data["giver"]):
+    if max(map(len, lengths)) > 1 or meta["episode_ends"][-1:].tolist() != [len(data["giver"])]:
         raise ReplayError("arrays of different lengths", store=store)
+    for key, values in (("object", names), ("side", SIDES), ("split", SPLITS)):
+        if not ((meta[key] >= 0) & (meta[key] < len(values))).all():
+            raise ReplayError(
+                f"allowed: 0 to {len(values) - 1}; found {meta[key].tolist()}", store=store, key=f"meta/{key}"
+            )
     begin = 0
     for i, end in enumerate(meta["episode_ends"].tolist()):
         frames = slice(begin, end)

@@ -9,9 +9,7 @@ are listed in `dexh2r_gym.replay.validate`.
 from __future__ import annotations
 
 import difflib
-import hashlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
@@ -19,14 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import zarr
-import zarr.storage
 from numpy.typing import NDArray
 
 from dexh2r_gym.replay import validate
-from dexh2r_gym.replay.columns import content_hash
+from dexh2r_gym.replay.arrays import StoreArrays
 from dexh2r_gym.replay.continuity import check_continuity
-from dexh2r_gym.replay.entries import list_entries
 from dexh2r_gym.replay.replay import (
     GIVER_MODELS,
     SENSORS,
@@ -44,7 +39,6 @@ if TYPE_CHECKING:
     from dexh2r_gym.objects import ObjectModel
 
 CACHED_REPLAYS = 256  # about 0.1 MB each
-CACHED_CHUNKS = 64  # 0.25 MB each on average
 
 
 class ReplayStore:
@@ -59,36 +53,27 @@ class ReplayStore:
         """Open the store at `path`; see `open` for stores by name."""
         self.path = Path(path)
         self.name = str(path)
-        self._entries = list_entries(self.path, self.name)
-        with self._guard(""):
-            zip_file = self.path.is_file()
-            self._zarr = (
-                zarr.storage.ZipStore(self.path, mode="r")
-                if zip_file
-                else zarr.storage.LocalStore(self.path, read_only=True)
-            )
-            self._root = zarr.open_group(self._zarr, mode="r", zarr_format=3)
-        self.attrs: dict[str, Any] = dict(self._root.attrs)
+        self._arrays = StoreArrays(self.path, self.name)
+        self.attrs: dict[str, Any] = self._arrays.attrs()
         self._check_format()
         self.object_names: tuple[str, ...] = tuple(self.attrs["objects"])
         self.giver_model: str = self.attrs["giver_model"]
-        self._arrays = {f"data/{key}": self._array(f"data/{key}", *kind) for key, kind in validate.DATA.items()}
-        self.sensors = tuple(name for name in SENSORS if f"sensors/{name}" in self._entries)
-        for name in self.sensors:
-            self._arrays[f"sensors/{name}"] = self._array(f"sensors/{name}", *validate.SENSORS[name])
-        lengths = {key.partition("/")[2]: array.shape[0] for key, array in self._arrays.items()}
+        self.sensors = tuple(name for name in SENSORS if f"sensors/{name}" in self._arrays)
+        lengths = {key: self._arrays.open(f"data/{key}", *kind) for key, kind in validate.DATA.items()}
+        lengths |= {name: self._arrays.open(f"sensors/{name}", *validate.SENSORS[name]) for name in self.sensors}
         if len(set(lengths.values())) != 1:
             listed = ", ".join(f"{key} {n}" for key, n in lengths.items())
             raise ReplayError(f"frames of different lengths: {listed}", store=self.name, key="data")
-        self._arrays["goals"] = self._array("goals", *validate.GOALS)
-        self._meta = self._read_meta(lengths["object_pose"])
+        num_goals = self._arrays.open("goals", *validate.GOALS)
+        self._meta = {key: self._read(f"meta/{key}", *kind) for key, kind in validate.META.items()}
+        calibrations = len(self.attrs["calibrations"])
+        validate.check_meta(self._meta, lengths["object_pose"], self.object_names, num_goals, calibrations, self.name)
         self.infos: tuple[ReplayInfo, ...] = tuple(self._infos())
         self._by_id = {info.id: index for index, info in enumerate(self.infos)}
         if len(self._by_id) != len(self.infos):
             twice = next(info.id for index, info in enumerate(self.infos) if self._by_id[info.id] != index)
             raise ReplayError("more than one trial of this id", store=self.name, key="meta/number", replay=twice)
         self._cached = lru_cache(CACHED_REPLAYS)(self._load)
-        self._chunk = lru_cache(CACHED_CHUNKS)(self._read_chunk)
         self._cached_goals = lru_cache(CACHED_REPLAYS)(self._load_goals)
         self._cached_model = lru_cache(None)(self._load_model)
 
@@ -159,8 +144,7 @@ class ReplayStore:
         """
         if key not in validate.DATA:
             raise ReplayError(f"no column {key!r}; columns: {', '.join(validate.DATA)}", store=self.name)
-        with self._guard(f"data/{key}"):
-            return np.asarray(self._arrays[f"data/{key}"][:])
+        return self._arrays.read(f"data/{key}")
 
     def frames_of(self, index: int) -> slice:
         """Rows of a trial, by its number, in the columns."""
@@ -185,16 +169,11 @@ class ReplayStore:
                 check_continuity(self._load(index), store=self.name)
             except ReplayError as problem:
                 yield problem
-        expected = self.attrs["sha256"]
-        for key in self._arrays:
+        for key in self._arrays.keys:
             try:
-                digest = hashlib.sha256()
-                for chunk in range(-(-self._arrays[key].shape[0] // self._arrays[key].chunks[0])):
-                    content_hash(digest, self._guarded_chunk(key, chunk))
-                if digest.hexdigest() != expected.get(key):
-                    yield ReplayError(
-                        "content is not what its SHA-256 says: changed after writing", store=self.name, key=key
-                    )
+                if self._arrays.digest(key) != self.attrs["sha256"].get(key):
+                    what = "content is not what its SHA-256 says: changed after writing"
+                    yield ReplayError(what, store=self.name, key=key)
             except ReplayError as problem:
                 yield problem
 
@@ -217,51 +196,9 @@ class ReplayStore:
             if not isinstance(self.attrs.get(key), kind):
                 raise ReplayError(f"attribute {key!r} is missing or no {kind.__name__}", store=self.name)
 
-    @contextmanager
-    def _guard(self, key: str, replay: str | None = None) -> Iterator[None]:
-        """Whatever a damaged file makes the libraries below raise is reported as a ReplayError of this key."""
-        try:
-            yield
-        except ReplayError:
-            raise
-        except Exception as error:
-            reason = f"cannot be read, damaged or incomplete ({type(error).__name__}: {error})"
-            raise ReplayError(reason, store=self.name, key=key, replay=replay) from error
-
-    def _array(self, key: str, dtype: str, row: tuple[int, ...] | int) -> zarr.Array:
-        if key not in self._entries:
-            raise ReplayError("missing", store=self.name, key=key)
-        with self._guard(key):
-            array = self._root[key]
-        validate.check_array(array, key, dtype, row, self._entries[key], self.name)
-        return array  # type: ignore[return-value]
-
-    def _read_all(self, key: str, dtype: str, row: tuple[int, ...]) -> NDArray:
-        array = self._array(key, dtype, row)
-        with self._guard(key):
-            return np.asarray(array[:])
-
-    def _read_meta(self, num_frames: int) -> dict[str, NDArray]:
-        meta = {key: self._read_all(f"meta/{key}", *kind) for key, kind in validate.META.items()}
-        goals, calibrations = self._arrays["goals"].shape[0], len(self.attrs["calibrations"])
-        validate.check_meta(meta, num_frames, self.object_names, goals, calibrations, self.name)
-        return meta
-
-    def _read_chunk(self, key: str, number: int) -> NDArray:
-        size = self._arrays[key].chunks[0]
-        return np.asarray(self._arrays[key][number * size : (number + 1) * size])
-
-    def _guarded_chunk(self, key: str, number: int) -> NDArray:
-        with self._guard(key):
-            return self._read_chunk(key, number)
-
-    def _rows(self, key: str, rows: slice, replay: str | None = None) -> NDArray:
-        """Rows of an array, through the cache of chunks."""
-        size = self._arrays[key].chunks[0]
-        first, last = rows.start // size, -(-rows.stop // size)
-        with self._guard(key, replay):
-            block = np.concatenate([self._chunk(key, number) for number in range(first, last)])
-        return block[rows.start - first * size : rows.stop - first * size]
+    def _read(self, key: str, dtype: str, row: tuple[int, ...]) -> NDArray:
+        self._arrays.open(key, dtype, row)
+        return self._arrays.read(key)
 
     def _infos(self) -> Iterator[ReplayInfo]:
         meta = {key: value.tolist() for key, value in self._meta.items() if key != "hand_start"}
@@ -290,7 +227,7 @@ class ReplayStore:
         goals = self._cached_goals(int(meta["goals_begin"]), int(meta["goals_count"]))
         frames = self.frames_of(index)
         keys = [key for key in validate.DATA if key != "hand_state" or info.has_demo]
-        arrays = {key: self._rows(f"data/{key}", frames, info.id) for key in keys}
+        arrays = {key: self._arrays.rows(f"data/{key}", frames, info.id) for key in keys}
         free = np.unpackbits(arrays["goal_free"], axis=1, bitorder="little").view(bool)
         beyond = free[:, len(goals) :].any(axis=-1)
         if beyond.any():
@@ -321,13 +258,13 @@ class ReplayStore:
 
     def _load_sensor(self, name: str, frames: slice, part: slice, replay: str) -> torch.Tensor:
         begin, end, step = part.indices(frames.stop - frames.start)
-        with self._guard(f"sensors/{name}", replay):
-            block = self._arrays[f"sensors/{name}"][frames.start + begin : frames.start + max(begin, end)]
-        rows = torch.from_numpy(np.asarray(block)[::step].copy())
+        wanted = slice(frames.start + begin, frames.start + max(begin, end))
+        block = self._arrays.read(f"sensors/{name}", wanted, replay)
+        rows = torch.from_numpy(block[::step].copy())
         return rows * torch.tensor(validate.CLOUD_UNIT) if name == "cloud" else rows
 
     def _load_goals(self, begin: int, count: int) -> torch.Tensor:
-        goals = self._rows("goals", slice(begin, begin + count))
+        goals = self._arrays.rows("goals", slice(begin, begin + count))
         validate.check_goals(goals, "goals", store=self.name)
         return torch.from_numpy(goals.astype(np.float64))
 
@@ -336,14 +273,14 @@ class ReplayStore:
         from dexh2r_gym.objects.build import build_object
 
         key = f"objects/{name}"
-        if f"{key}/part_vertices" not in self._entries:
-            with self._guard(key):
+        if f"{key}/part_vertices" not in self._arrays:
+            with self._arrays.guard(key):
                 return load_object(name)
-        vertices = self._read_all(f"{key}/part_vertices", *validate.PART_VERTICES)
-        ends = self._read_all(f"{key}/part_ends", *validate.PART_ENDS)
+        vertices = self._read(f"{key}/part_vertices", *validate.PART_VERTICES)
+        ends = self._read(f"{key}/part_ends", *validate.PART_ENDS)
         validate.check_parts(vertices, ends, key, self.name)
-        with self._guard(key):
-            attrs: dict[str, Any] = dict(self._root[key].attrs)
+        attrs = self._arrays.attrs(key)
+        with self._arrays.guard(key):
             parts = np.split(vertices.astype(np.float64), ends[:-1])
             return build_object(name, parts, mass=float(attrs["mass"]), metadata=attrs["metadata"], recentre=False)
 
