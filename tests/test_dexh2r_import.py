@@ -421,12 +421,15 @@ def test_the_folder_above_gets_a_hint(single, tmp_path):
 
 # Every file damaged in turn
 
+EVIL = "written_by_a_pickle"
 TENSORS = ("qpos.pt", "obj_pose.pt", "right_mano.pt", "real_obj_pcd_xyz.pt", "model_final_qpose_cvae.pt")
 
 
 class Evil:
+    """Unpickled, it writes a file into the working folder."""
+
     def __reduce__(self):
-        return open, ("/tmp/dexh2r_evil", "w")
+        return open, (EVIL, "w")
 
 
 def load(path):
@@ -497,7 +500,7 @@ def refused(dataset, tmp_path, *words):
     assert all(word in str(caught.value) for word in words), str(caught.value)
     assert not out.exists()
     assert {p.name for p in tmp_path.iterdir()} <= {"dataset", "out.zarr.zip.partial", "stolen"}
-    assert not Path("/tmp/dexh2r_evil").exists()
+    assert not Path(EVIL).exists()
 
 
 @pytest.mark.parametrize("damage", TENSOR_DAMAGE)
