@@ -377,7 +377,7 @@ def nan_first(array):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda a: a.pop("touch"), "key missing.*touch"),
+        (lambda a: a.pop("touch"), "keys missing: touch"),
         (damage("wrist", nan_first), "wrist.*not finite"),
         (damage("wrist", lambda x: 2 * x), "unit quaternion"),
         (damage("wrist", lambda x: x[:, :6]), r"wrist is float32.*expected float32 \(\d+, 7\)"),

@@ -1,7 +1,11 @@
-"""Search for the ways to hold an object, and the files of `ways` made from it."""
+"""Search for the ways to hold an object, and the files of `ways` made from it.
+
+`python -m dexh2r_gym.giver.search [OBJECT ...]` makes the packaged files anew, after an object or its goals changed.
+"""
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -187,3 +191,7 @@ def _make_file(name: str, seed: int, out: Path) -> str:
         count = Counter(f"{s} {p}" for s, p in zip(ways.style, ways.place, strict=True))
         lines.append(f"{ways.side} {len(ways)} ({', '.join(f'{n} {pair}' for pair, n in sorted(count.items()))})")
     return f"{name}: {'; '.join(lines)}"
+
+
+if __name__ == "__main__":
+    make_ways(sys.argv[1:])

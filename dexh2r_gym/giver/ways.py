@@ -9,7 +9,6 @@ bone; all float32. `metadata`: JSON text with format, object, its volume and the
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -24,6 +23,7 @@ from dexh2r_gym.giver.closing import FingerDrive, Grip, close_fingers
 from dexh2r_gym.giver.fit import PLACES, STYLES, Graspable, GraspFit, coarse_score, judge
 from dexh2r_gym.giver.hand import SIDES, GiverHand
 from dexh2r_gym.hints import did_you_mean
+from dexh2r_gym.npz import read_npz
 from dexh2r_gym.rotations import quat_from_axis_angle, quat_multiply, quat_rotate
 from dexh2r_gym.types import NUM_GIVER_JOINTS
 
@@ -190,20 +190,7 @@ def write_ways(path: str | Path, hands: Sequence[GiverWays], *, seed: int, volum
 def _checked_arrays(path: Path) -> tuple[dict[str, np.ndarray], str]:
     """Arrays of a file, float32 and uint8, and the name of its object."""
     keys = ("side", "style", "place", *_ARRAYS)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            size = sum(info.file_size for info in archive.infolist())
-        if size > _MAX_BYTES:
-            raise ValueError(f"{size} bytes unpacked, at most {_MAX_BYTES} expected")
-        with np.load(path, allow_pickle=False) as file:
-            metadata = json.loads(str(file["metadata"]))
-            data = {key: file[key] for key in keys}
-    except FileNotFoundError:
-        raise
-    except KeyError as error:
-        raise ValueError(f"{path}: not a file of giver's ways, key missing: {error}") from error
-    except (zipfile.BadZipFile, ValueError, OSError, EOFError) as error:
-        raise ValueError(f"{path}: not a readable file of giver's ways: {error}") from error
+    data, metadata = read_npz(path, keys, "file of giver's ways", max_bytes=_MAX_BYTES)
     if not isinstance(metadata, dict) or metadata.get("format") != _FORMAT or "object" not in metadata:
         raise ValueError(f"{path}: ways of another format; this version reads format {_FORMAT}")
     count = len(data["wrist"]) if data["wrist"].ndim else 0

@@ -8,7 +8,6 @@ File: npz without pickle. `palm_pose` (G, 7) float32, in the object's frame; `jo
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
@@ -25,6 +24,7 @@ from dexh2r_gym.grasps.search import search_grasps
 from dexh2r_gym.grasps.stability import GRAVITY, RELEASED, displacements, is_stable
 from dexh2r_gym.hand import JOINT_LOWER, JOINT_UPPER, OPEN_HAND, surface_points
 from dexh2r_gym.hints import did_you_mean
+from dexh2r_gym.npz import read_npz
 from dexh2r_gym.objects import ObjectModel, load_object, object_names
 from dexh2r_gym.rotations import quat_angle
 from dexh2r_gym.workers import Workers, num_workers
@@ -162,20 +162,9 @@ def load_pool(name: str) -> GraspPool:
 
 def read_pool(path: str | Path) -> GraspPool:
     """A pool from the file `GraspPool.save` wrote; a damaged one is refused with the reason."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            data = {key: file[key] for key in file.files}
-            metadata = json.loads(str(data.pop("metadata")))
-    except FileNotFoundError:
-        raise
-    except KeyError as error:
-        raise ValueError(f"{path}: not a grasp file, key missing: {error}") from error
-    except (zipfile.BadZipFile, ValueError, OSError, EOFError) as error:
-        raise ValueError(f"{path}: not a readable grasp file: {error}") from error
+    data, metadata = read_npz(path, _ARRAYS, "grasp file")
     if metadata.pop("format", None) != _FORMAT:
         raise ValueError(f"{path}: grasp file of another format; this version reads format {_FORMAT}")
-    if missing := sorted(set(_ARRAYS) - set(data)):
-        raise ValueError(f"{path}: not a grasp file, keys missing: {', '.join(missing)}")
     count = len(data["joints"])
     for key, last in _ARRAYS.items():
         shape = (count,) if last is None else (count, last)
