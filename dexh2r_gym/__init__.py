@@ -8,7 +8,7 @@ import sys
 
 from gymnasium.envs.registration import register
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
     os.environ.setdefault(

@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 
 from dexh2r_gym import cli
-from dexh2r_gym.cli import grasps, imports, replays, runs
+from dexh2r_gym.cli import grasps, imports, replays, runs, table4
+from policies import cli as policies_cli
 
 LEAVES = {
     "evaluate": runs.Evaluate,
     "score": runs.Score,
+    "table4": table4.Table4,
     "bench": runs.Bench,
     "replays import dexh2r": imports.ImportDexH2R,
     "replays import dexh2r-zarr": imports.ImportDexH2RZarr,
@@ -27,7 +29,11 @@ LEAVES = {
     "replays show": replays.Show,
     "replays migrate": replays.Migrate,
     "grasps make": grasps.MakeGrasps,
+    "grasps data": grasps.GraspData,
     "grasps info": grasps.GraspInfo,
+    "train": policies_cli.Train,
+    "checkpoints list": policies_cli.ListCheckpoints,
+    "checkpoints verify": policies_cli.VerifyCheckpoints,
 }
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -66,7 +72,7 @@ def test_the_example_in_the_help_is_a_command(name, dexh2r, monkeypatch):
     assert seen == [LEAVES[name]]
 
 
-@pytest.mark.parametrize("group", ["", "replays", "replays import", "grasps"])
+@pytest.mark.parametrize("group", ["", "replays", "replays import", "grasps", "checkpoints"])
 def test_help_of_a_group_lists_its_commands_with_examples(group, dexh2r, capsys):
     assert dexh2r(f"{group} --help") == 0
     out = " ".join(capsys.readouterr().out.replace("│", " ").split())
@@ -108,7 +114,7 @@ def test_a_mistake_is_one_line_that_lists_what_is_valid(line, words, dexh2r, tmp
         ("evaluate --mode medium", "'easy', 'hard'"),
         ("evaluate --split val", "'train', 'validation', 'test', 'all'"),
         ("replays import dexicb a b", "dexh2r, dexh2r-zarr, dexycb, khanna"),
-        ("evalute", "evaluate, score, bench, replays, grasps"),
+        ("evalute", "evaluate, score, table4, bench, replays, grasps, train, checkpoints"),
     ],
 )
 def test_a_wrong_choice_is_refused_with_the_right_ones(line, choices, dexh2r, capsys):

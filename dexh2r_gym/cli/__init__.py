@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field
-from typing import Annotated
+from dataclasses import make_dataclass
+from functools import reduce
+from importlib.metadata import entry_points
+from operator import or_
+from typing import Annotated, Any
 
 import tyro
 from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, arg, subcommand
@@ -12,29 +15,38 @@ from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, arg, subcommand
 from dexh2r_gym.cli.grasps import Grasps
 from dexh2r_gym.cli.replays import Replays
 from dexh2r_gym.cli.runs import Bench, Evaluate, Score
+from dexh2r_gym.cli.table4 import Table4
 
-Command = (
-    Annotated[Evaluate, subcommand("evaluate")]
-    | Annotated[Score, subcommand("score")]
-    | Annotated[Bench, subcommand("bench")]
-    | Annotated[Replays, subcommand("replays")]
-    | Annotated[Grasps, subcommand("grasps")]
-)
+_ABOUT = "Dexterous human-to-robot handover: evaluate agents, make and import trials, search grasps, train, measure."
+COMMANDS: dict[str, Any] = {
+    "evaluate": Evaluate,
+    "score": Score,
+    "table4": Table4,
+    "bench": Bench,
+    "replays": Replays,
+    "grasps": Grasps,
+}
 
 
-@dataclass
-class Main:
-    """Dexterous human-to-robot handover: evaluate agents, make and import trials, search grasps, measure speed."""
-
-    command: Annotated[Command, arg(name="")] = field()
+def commands() -> dict[str, Any]:
+    """Every command by name: our own, and those of packages with an entry point in the group `dexh2r_gym.commands`,
+    which names a function without arguments that returns a dict from names to dataclasses with a method `run`."""
+    found = dict(COMMANDS)
+    for entry in entry_points(group="dexh2r_gym.commands"):
+        found |= entry.load()()
+    return found
 
 
 def main() -> None:
     """Entry point. Mistakes of the user end with one line that says what is wrong, not with a traceback."""
-    command = tyro.cli(Main, prog="dexh2r", config=(OmitSubcommandPrefixes, OmitArgPrefixes)).command
+    union = reduce(or_, (Annotated[command, subcommand(name)] for name, command in commands().items()))
+    command_type = make_dataclass("Main", [("command", Annotated[union, arg(name="")])])
+    command_type.__doc__ = _ABOUT
+    parsed: Any = tyro.cli(command_type, prog="dexh2r", config=(OmitSubcommandPrefixes, OmitArgPrefixes))
+    command = parsed.command
     try:
         command.run()
     except KeyboardInterrupt:
         sys.exit("\nstopped; the same command goes on from here")
-    except (ValueError, OSError, RuntimeError) as error:
+    except (ValueError, OSError, RuntimeError, FloatingPointError) as error:
         sys.exit(f"dexh2r: {error}")

@@ -6,42 +6,43 @@ tightened: fingers that start a little open close on the object and press. Then 
 measured at its centre of mass.
 
 `RELEASED` takes its numbers from the released code of DexH2R (PhysX there, MuJoCo here: friction 2, 1000 kg/m^3,
-damping 10/s linear and 100/s angular, 200 steps of tightening, 50 steps of 500 N/m^3 at 60 Hz, stable below 2 cm).
-`GRAVITY` is harder: the object's own mass, its weight in place of those gentle forces, friction 0.8 and no damping.
+damping 10/s linear and 100/s angular, 200 steps of tightening, 50 steps of 500 N/m^3 at 60 Hz, 2 substeps, stable below
+2 cm). `GRAVITY` is harder: the object's own mass, its weight in place of those gentle forces, for 2 s, friction 0.8 and
+no damping.
+
+Many grasps run side by side, each with its own object. A world stops early where the outcome is settled: the object is
+lost (further off than it could be called back from), or it rests, so slow that in the time that is left it could not
+move by two millimetres. Each world is judged by itself: its numbers do not depend on what stands beside it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import mujoco
 import mujoco.batch
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
-from dexh2r_gym.hand import (
-    JOINT_LOWER,
-    JOINT_NAMES,
-    JOINT_UPPER,
-    LINK_NAMES,
-    SURFACE_LINK,
-    add_hand,
-    clamp_joints,
-    surface_points,
-)
+from dexh2r_gym.grasps.tighten import tighten
+from dexh2r_gym.hand import JOINT_LOWER, JOINT_NAMES, JOINT_UPPER, add_hand
 from dexh2r_gym.objects import ObjectModel, add_object
 from dexh2r_gym.rotations import pose_apply, pose_inverse, quat_rotate
 
 STABLE_DISTANCE = 0.02  # m
-DIRECTIONS = np.array([[1, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0], [0, 0, 1], [0, 0, -1]], dtype=np.float64)
-TIGHTEN_RANGE = 0.005  # m, surface points this near to the object press on it
-TIGHTEN_STEP = 0.08  # rad, how far the joint that helps a finger most moves its target
-_FINGERS = ("FF", "MF", "RF", "LF", "TH")
+DIRECTIONS = torch.tensor(
+    [[1, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0], [0, 0, 1], [0, 0, -1]], dtype=torch.float64
+)  # (6, 3) of the pushes, object frame
+_LOST_DISTANCE = 0.03  # m, an object this far off does not come back
+_CREEP = 0.002  # m, what an object at rest could still move by in the time that is left
+_JOINT_REST = 0.1  # rad/s, joints slower than this have closed
 _CLOSING_STEPS = 20  # of 1/60 s, in which the fingers close from a little open to their targets
+_LOOK_STEPS = 5  # of 1/60 s between two looks at whether a world is settled
 _GRAVITY = 9.81  # m/s^2
-_WORLDS = 64  # grasps simulated side by side
+_WORLDS = 256  # grasps simulated side by side
 
 
 @dataclass(frozen=True)
@@ -55,48 +56,47 @@ class Protocol:
     angular_damping: float  # 1/s
     tighten_steps: int
     push_steps: int
-    substeps: int = 4
+    substeps: int
 
 
-RELEASED = Protocol(2.0, 1000.0, 500.0, 10.0, 100.0, tighten_steps=200, push_steps=50)
-GRAVITY = Protocol(0.8, None, None, 0.0, 0.0, tighten_steps=60, push_steps=60)
-
-
-def tighten(obj: ObjectModel, palm_pose: Tensor, joints: Tensor, step: float = TIGHTEN_STEP) -> Tensor:
-    """Joint targets (..., 22) that press the fingers of a grasp, palm (..., 7) and joints (..., 22), on the object.
-
-    One step of the joints along the gradient that moves surface points within 5 mm of the object against its normals.
-    Each finger's step is scaled so that its most useful joint moves by `step` radians.
-    """
-    with torch.enable_grad():
-        moving = joints.detach().float().requires_grad_()
-        points, normals = surface_points(palm_pose.detach().float(), moving)
-        fingers = ~torch.tensor([name in ("rh_palm", "rh_wrist") for name in LINK_NAMES])[SURFACE_LINK]
-        near = (obj.signed_distance_fast(points.detach()).abs() < TIGHTEN_RANGE) & fingers
-        outward = _outward(obj, points.detach())
-        facing = (normals.detach() * outward).sum(-1) < 0  # the back of a finger pulls nothing
-        push = torch.where(near & facing, -(points * outward).sum(-1), 0.0).sum()
-        (slope,) = torch.autograd.grad(push, moving)
-    finger = torch.tensor([_FINGERS.index(name[:2]) for name in JOINT_NAMES]).expand(slope.shape)
-    largest = slope.new_zeros(*slope.shape[:-1], len(_FINGERS)).scatter_reduce(-1, finger, slope.abs(), "amax")
-    target = joints + step * (slope / largest.gather(-1, finger).clamp_min(1e-6)).to(joints)
-    return clamp_joints(target)
+RELEASED = Protocol(2.0, 1000.0, 500.0, 10.0, 100.0, tighten_steps=200, push_steps=50, substeps=2)
+GRAVITY = Protocol(0.8, None, None, 0.0, 0.0, tighten_steps=60, push_steps=120, substeps=2)
 
 
 def displacements(
-    obj: ObjectModel, palm_pose: Tensor, joints: Tensor, protocol: Protocol, num_threads: int = 0
+    objects: ObjectModel | Sequence[ObjectModel],
+    palm_pose: Tensor,
+    joints: Tensor,
+    protocol: Protocol,
+    *,
+    index: Tensor | None = None,
+    directions: Tensor | None = None,
+    num_threads: int = 0,
 ) -> Tensor:
-    """How far each push moves the object from where the grasp was planned: (G, 6) metres; inf where physics diverged.
+    """How far each push moves the object from where the grasp was planned: (G, K) metres.
 
-    palm_pose (G, 7) in the object's frame, joints (G, 22). Deterministic, and the same whatever G and the threads.
+    Deterministic, and the same whatever stands beside a grasp and however many threads there are.
+
+    Args:
+        objects: one object, or those that `index` points into.
+        palm_pose: (G, 7) in the object's frame; joints: (G, 22).
+        index: (G,) long, the object of each grasp; None: all hold the first.
+        directions: (G, K, 3) unit, in the object's frame, of the K pushes of each grasp; None: the six `DIRECTIONS`.
+        num_threads: of the simulation, 0 for all cores.
+
+    Returns:
+        (G, K) float64; an object that is lost counts as being where it was when that was plain, 3 cm away or further;
+        inf where physics diverged.
     """
-    targets = tighten(obj, palm_pose, joints)
-    model = _model(obj, protocol)
-    parts = []
+    objects = (objects,) if isinstance(objects, ObjectModel) else tuple(objects)
+    index = torch.zeros(len(joints), dtype=torch.long) if index is None else index
+    directions = DIRECTIONS.expand(len(joints), -1, -1) if directions is None else directions.double()
+    parts = [torch.zeros(0, directions.shape[1], dtype=torch.float64)]
     for first in range(0, len(joints), _WORLDS):
-        pose, planned, pressed = (x[first : first + _WORLDS].double().numpy() for x in (palm_pose, joints, targets))
-        parts.append(_run(model, obj, protocol, pose, planned, pressed, num_threads))
-    return torch.from_numpy(np.concatenate(parts)) if parts else torch.zeros(0, 6, dtype=torch.float64)
+        rows = slice(first, first + _WORLDS)
+        run = _Run(objects, index[rows], palm_pose[rows], joints[rows], protocol, num_threads)
+        parts.append(torch.from_numpy(run.result(directions[rows])))
+    return torch.cat(parts)
 
 
 def is_stable(displacement: Tensor) -> Tensor:
@@ -104,21 +104,16 @@ def is_stable(displacement: Tensor) -> Tensor:
     return (displacement < STABLE_DISTANCE).all(-1)
 
 
-def _outward(obj: ObjectModel, points: Tensor, h: float = 0.003) -> Tensor:
-    """Unit gradient of the distance field at points (..., 3), by differences over h metres."""
-    offsets = h * torch.eye(3).to(points)
-    p = points[..., None, :]
-    return normalize(obj.signed_distance_fast(p + offsets) - obj.signed_distance_fast(p - offsets), dim=-1)
-
-
+@lru_cache(maxsize=256)
 def _model(obj: ObjectModel, protocol: Protocol) -> mujoco.MjModel:
     spec = mujoco.MjSpec()
     spec.option.timestep = 1 / 60 / protocol.substeps
     spec.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
     spec.option.cone = mujoco.mjtCone.mjCONE_ELLIPTIC
     spec.option.impratio = 10  # grip: friction as stiff as contact, no creep
+    spec.option.tolerance = 1e-6  # with as many iterations as that takes: cut short, the solver drops grasps that hold
     spec.option.gravity = [0, 0, 0]
-    spec.option.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
+    spec.option.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET | mujoco.mjtDisableBit.mjDSBL_MIDPHASE
     add_hand(spec, visuals=False, fixed_base=True)
     body = add_object(spec, obj, visuals=False)
     if protocol.density is not None:
@@ -128,63 +123,106 @@ def _model(obj: ObjectModel, protocol: Protocol) -> mujoco.MjModel:
     model = spec.compile()
     model.geom_friction[:, 0] = protocol.friction
     start = model.joint("object_free").dofadr[0]
-    index = model.body("object").id
-    model.dof_damping[start : start + 3] = protocol.linear_damping * model.body_mass[index]
-    model.dof_damping[start + 3 : start + 6] = protocol.angular_damping * model.body_inertia[index].max()
+    number = model.body("object").id
+    model.dof_damping[start : start + 3] = protocol.linear_damping * model.body_mass[number]
+    model.dof_damping[start + 3 : start + 6] = protocol.angular_damping * model.body_inertia[number].max()
     return model
 
 
-def _run(
-    model: mujoco.MjModel,
-    obj: ObjectModel,
-    protocol: Protocol,
-    palm_pose: np.ndarray,
-    joints: np.ndarray,
-    targets: np.ndarray,
-    num_threads: int,
-) -> np.ndarray:
-    """One batch of worlds, a grasp each: (G, 6) metres."""
-    count = len(joints)
-    batch = mujoco.batch.Batch(model, nsim=count, nthread=num_threads)
-    qpos, qvel, ctrl, wrench = (batch.bind(name) for name in ("qpos", "qvel", "ctrl", "xfrc_applied"))
-    joint_q = [int(model.joint(name).qposadr[0]) for name in JOINT_NAMES]
-    actuator = [int(model.actuator(name).id) for name in JOINT_NAMES]
-    at = int(model.joint("object_free").qposadr[0])
-    body = model.body("object").id
+class _Run:
+    """The test of at most _WORLDS grasps, a world each. The hands stay at the origin."""
 
-    object_pose = pose_inverse(torch.from_numpy(palm_pose))  # the hand stays at the origin
-    center = torch.from_numpy(obj.center_of_mass)
-    planned = pose_apply(object_pose, center)
-    qpos[:, at : at + 7] = object_pose.numpy()
-    lower, upper = JOINT_LOWER.numpy(), JOINT_UPPER.numpy()
-    opened = np.clip(joints - (targets - joints), lower, upper)  # clear of the object, so that nothing is thrown out
-    qpos[:, joint_q] = opened
-    alive = np.ones(count, dtype=bool)
-    for closed in np.linspace(0, 1, _CLOSING_STEPS):
-        ctrl[:, actuator] = opened + closed * (targets - opened)
-        alive = _advance(batch, protocol.substeps, alive)
-    alive = _advance(batch, (protocol.tighten_steps - _CLOSING_STEPS) * protocol.substeps, alive)
-    tight = qpos.copy(), qvel.copy(), batch.bind("qacc_warmstart").copy()
+    def __init__(
+        self,
+        objects: tuple[ObjectModel, ...],
+        index: Tensor,
+        palm_pose: Tensor,
+        joints: Tensor,
+        protocol: Protocol,
+        num_threads: int,
+    ) -> None:
+        own = [objects[i] for i in index.tolist()]
+        models = [_model(obj, protocol) for obj in own]
+        model = models[0]
+        self._protocol = protocol
+        self._batch = mujoco.batch.Batch(model, nsim=len(own), nthread=num_threads)
+        self._batch.set_models(models)
+        self._qpos, self._qvel, self._ctrl, self._wrench = (
+            self._batch.bind(name) for name in ("qpos", "qvel", "ctrl", "xfrc_applied")
+        )
+        self._joint_q = [int(model.joint(name).qposadr[0]) for name in JOINT_NAMES]
+        self._joint_v = [int(model.joint(name).dofadr[0]) for name in JOINT_NAMES]
+        self._actuator = [int(model.actuator(name).id) for name in JOINT_NAMES]
+        self._body = model.body("object").id
+        self._at = int(model.joint("object_free").qposadr[0])
+        self._speed_at = int(model.joint("object_free").dofadr[0])
 
-    mass = float(model.body_mass[body])
-    force = mass * _GRAVITY if protocol.force_density is None else protocol.force_density * obj.volume
-    distance = np.full((count, len(DIRECTIONS)), np.inf)
-    for k, direction in enumerate(DIRECTIONS):
-        qpos[:], qvel[:], batch.bind("qacc_warmstart")[:] = tight
-        push = quat_rotate(object_pose[:, 3:], torch.from_numpy(force * direction).expand(count, 3))
-        wrench[:, body, :3] = push.numpy()
-        survived = _advance(batch, protocol.push_steps * protocol.substeps, alive)
-        now = pose_apply(torch.from_numpy(qpos[:, at : at + 7]), center)
-        moved = (now - planned).norm(dim=-1).numpy()
-        distance[:, k] = np.where(survived & np.isfinite(moved), moved, np.inf)
-    return distance
+        targets = tighten(objects, palm_pose, joints, index=index).double().numpy()
+        planned = joints.double().numpy()
+        self._object_pose = pose_inverse(palm_pose.double())
+        self._center = torch.from_numpy(np.stack([obj.center_of_mass for obj in own]))
+        self._planned = pose_apply(self._object_pose, self._center)
+        self._reach = np.array([obj.radius for obj in own])  # m, a turn moves no point of the object by more than this
+        mass = np.array([m.body_mass[self._body] for m in models])
+        volume = np.array([obj.volume for obj in own])
+        density = protocol.force_density
+        self._force = mass * _GRAVITY if density is None else density * volume  # N
+        # a little open first, clear of the object, so that nothing is thrown out
+        self._opened = np.clip(planned - (targets - planned), JOINT_LOWER.numpy(), JOINT_UPPER.numpy())
+        self._targets = targets
+        self._qpos[:, self._at : self._at + 7] = self._object_pose.numpy()
+        self._qpos[:, self._joint_q] = self._opened
 
+    def result(self, directions: Tensor) -> np.ndarray:
+        """Displacements (G, K), metres, under pushes along directions (G, K, 3)."""
+        protocol, count = self._protocol, len(self._force)
+        alive = np.ones(count, dtype=bool)
+        for closed in np.linspace(0, 1, _CLOSING_STEPS):
+            self._ctrl[:, self._actuator] = self._opened + closed * (self._targets - self._opened)
+            alive = self._advance(1, alive)
+        alive = self._until_settled(protocol.tighten_steps - _CLOSING_STEPS, alive)
+        warm = self._batch.bind("qacc_warmstart")
+        tight = self._qpos.copy(), self._qvel.copy(), warm.copy()
+        lost = self._moved() > _LOST_DISTANCE
+        distance = np.where(alive, self._moved(), np.inf)[:, None].repeat(directions.shape[1], axis=1)
+        for k in range(directions.shape[1]):
+            self._qpos[:], self._qvel[:], warm[:] = tight
+            push = torch.from_numpy(self._force)[:, None] * directions[:, k]
+            self._wrench[:, self._body, :3] = quat_rotate(self._object_pose[:, 3:], push).numpy()
+            pushed = alive & ~lost
+            survived = self._until_settled(protocol.push_steps, pushed)
+            distance[pushed, k] = np.where(survived, self._moved(), np.inf)[pushed]
+        return distance
 
-def _advance(batch: mujoco.batch.Batch, steps: int, alive: np.ndarray) -> np.ndarray:
-    """Step the worlds that are sound, and say which still are. (G,) bool -> (G,) bool"""
-    try:
-        batch.step(ids=np.flatnonzero(alive).astype(np.int32), nstep=steps)
-    except mujoco.batch.SimulationError as error:
-        alive = alive.copy()
-        alive[error.ids] = False
-    return alive & np.isfinite(batch.bind("qpos")).all(-1)
+    def _until_settled(self, steps: int, alive: np.ndarray) -> np.ndarray:
+        """At most so many steps of the worlds that are alive, each until it is settled. -> (G,) bool, still sound"""
+        running = alive.copy()
+        for done in range(0, steps, _LOOK_STEPS):
+            if not running.any():
+                break
+            sound = self._advance(min(_LOOK_STEPS, steps - done), running)
+            alive = alive & (sound | ~running)
+            running = running & sound & ~self._settled((steps - done - _LOOK_STEPS) / 60)
+        return alive
+
+    def _settled(self, left: float) -> np.ndarray:
+        """(G,) bool: lost, or at rest for good, with so many seconds left."""
+        velocity = self._qvel[:, self._speed_at : self._speed_at + 6]
+        speed = np.linalg.norm(velocity[:, :3], axis=1) + self._reach * np.linalg.norm(velocity[:, 3:], axis=1)
+        closed = np.abs(self._qvel[:, self._joint_v]).max(axis=1) < _JOINT_REST
+        return (closed & (speed * max(left, 0.0) < _CREEP)) | (self._moved() > _LOST_DISTANCE)
+
+    def _moved(self) -> np.ndarray:
+        """(G,) metres from where the grasp was planned; inf where that is no number."""
+        now = pose_apply(torch.from_numpy(self._qpos[:, self._at : self._at + 7]), self._center)
+        moved = (now - self._planned).norm(dim=-1).numpy()
+        return np.where(np.isfinite(moved), moved, np.inf)
+
+    def _advance(self, steps: int, alive: np.ndarray) -> np.ndarray:
+        """Step the worlds that are alive, and say which of them still are. (G,) bool -> (G,) bool"""
+        try:
+            self._batch.step(ids=np.flatnonzero(alive).astype(np.int32), nstep=steps * self._protocol.substeps)
+        except mujoco.batch.SimulationError as error:
+            alive = alive.copy()
+            alive[error.ids] = False
+        return alive & np.isfinite(self._qpos).all(-1)

@@ -67,7 +67,7 @@ def import_dexycb(
         subjects: names of their folders, such as "20200709-subject-01"; None for all.
         sequences: such as "20200709-subject-01/20200709_141754"; None for all.
         wait: seconds for which the giver holds the last pose.
-        num_goals: goal grasps to search for each object, 1 to 64; a minute an object.
+        num_goals: goal grasps to search for each object, 1 to 512; a quarter of a minute to a minute an object.
         workers: processes, each for one object at a time; None for one a core.
         seed: of the search for goal grasps, and of a drawn split.
         progress: show a bar.

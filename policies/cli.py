@@ -1,0 +1,100 @@
+"""Commands that this package adds to `dexh2r`: training, and its checkpoints."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from tyro.conf import Positional, subcommand
+
+
+@dataclass
+class Train:
+    """Train a generator of grasps on grasps made by `dexh2r grasps data`. Killed and started again, it goes on.
+
+    Example: dexh2r train grasp-diffusion --data runs/grasps --out runs/diffusion
+    """
+
+    policy: Positional[Literal["grasp-cvae", "grasp-diffusion"]]
+    data: Path
+    """Folder of tried grasps."""
+    out: Path
+    """Checkpoint to write: OUT.safetensors, OUT.json, and a log OUT.jsonl."""
+    init: Path | None = None
+    """A checkpoint (.safetensors) to start from, pre-trained on other objects."""
+    steps: int = 6000
+    batch_size: int = 256
+    learning_rate: float = 1e-3
+    seed: int = 0
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """bfloat16 is twice as fast on a CPU that has it (AMX), slow on others."""
+    threads: int = 0
+    """CPU threads, 0 for all; the weights depend on it in their last bits."""
+
+    def run(self) -> None:
+        import torch
+
+        from policies.train_grasps import TrainOptions, train
+
+        if self.threads:
+            torch.set_num_threads(self.threads)
+        options = TrainOptions(
+            self.steps, self.batch_size, self.learning_rate, seed=self.seed, precision=self.precision
+        )
+        train(self.policy, self.data, self.out, options, init=self.init)
+        print(f"wrote {self.out.with_suffix('.safetensors')}")
+
+
+@dataclass
+class ListCheckpoints:
+    """List the checkpoints that come with the package, with what to expect of them.
+
+    Example: dexh2r checkpoints list
+    """
+
+    def run(self) -> None:
+        from policies.checkpoint import read_card, shipped
+
+        for path in shipped():
+            about = read_card(path)
+            size = path.stat().st_size / 1e6
+            print(f"{path.stem}: {about['policy']}, {size:.1f} MB, {about['card'].get('command', '')}")
+            for name, (value, low, high) in about["card"].get("expected", {}).items():
+                print(f"    {name} {value:.2f} [{low:.2f}, {high:.2f}]")
+
+
+@dataclass
+class VerifyCheckpoints:
+    """Measure the shipped checkpoints again and compare with their cards: hash, and scores within their intervals.
+
+    Example: dexh2r checkpoints verify grasp_diffusion
+    """
+
+    names: Positional[tuple[str, ...]] = ()
+    """Of checkpoints; none for all."""
+    write: bool = False
+    """Put what is measured into the cards instead, as for weights just trained."""
+
+    def run(self) -> None:
+        from policies.verify import verify
+
+        if not verify(self.names, write=self.write):
+            raise ValueError("not all checkpoints are as their cards say")
+
+
+@dataclass
+class Checkpoints:
+    """The trained weights that come with the package."""
+
+    command: Annotated[ListCheckpoints, subcommand("list")] | Annotated[VerifyCheckpoints, subcommand("verify")] = (
+        field()
+    )
+
+    def run(self) -> None:
+        self.command.run()
+
+
+def commands() -> dict[str, Any]:
+    """Commands by name, for the entry point group `dexh2r_gym.commands`."""
+    return {"train": Train, "checkpoints": Checkpoints}

@@ -1,0 +1,63 @@
+"""Whether checkpoints are what their cards say: the hash of the weights, and the scores, measured again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from tqdm import tqdm
+
+from dexh2r_gym.grasps.generators import GraspGenerator
+from dexh2r_gym.grasps.splits import UNSEEN_TEST_OBJECTS
+from dexh2r_gym.objects import load_object
+from dexh2r_gym.table4 import measure, object_scores
+from dexh2r_gym.table4_report import COLUMNS, build_report
+from policies.checkpoint import FOLDER, load_checkpoint, read_card, shipped
+
+NUM_PROPOSALS = 100  # an object
+SEED = 1
+_COLUMNS = ("succ6", "succ1", "succ1_any", "pen_depth_cm", "pen_depth_exact_cm", "div_rad")
+
+
+def verify(names: Sequence[str] = (), *, write: bool = False) -> bool:
+    """Check shipped checkpoints, all or those named, and print what was found. -> whether all are as their cards say
+
+    write: put what was measured into the cards instead, as for weights just trained.
+
+    Raises:
+        ValueError, FileNotFoundError: an unknown name (the valid ones are listed), or weights that are not those the
+            card describes.
+    """
+    paths = [FOLDER / f"{name}.safetensors" for name in names] or shipped()
+    sound = True
+    for path in paths:
+        model = load_checkpoint(path)  # refuses a wrong hash
+        found = expected_scores(model, path.stem)
+        about = read_card(path)
+        if write:
+            about["card"] |= {
+                "expected": found,
+                "measured_on": {"objects": list(UNSEEN_TEST_OBJECTS), "proposals": NUM_PROPOSALS, "seed": SEED},
+            }
+            path.with_suffix(".json").write_text(json.dumps(about, indent=2) + "\n")
+        expected = about["card"].get("expected", {})
+        print(f"{path.stem}: weights as described ({about['sha256'][:12]})")
+        for column, (value, _, _) in found.items():
+            _, low, high = expected.get(column, (None, float("-inf"), float("inf")))
+            within = low <= value <= high
+            sound = sound and within
+            print(
+                f"    {COLUMNS[column].title} {value:.3f}, card [{low:.3f}, {high:.3f}]{'' if within else '  OUTSIDE'}"
+            )
+    return sound
+
+
+def expected_scores(generator: GraspGenerator, name: str) -> dict[str, tuple[float, float, float]]:
+    """Mean and 95% interval over the unseen test objects of each column of Table 4 that a card has."""
+    rows: dict[str, dict[str, Any]] = {}
+    for object_name in tqdm(UNSEEN_TEST_OBJECTS, desc=name, unit="object"):
+        measured = measure(generator, load_object(object_name), num=NUM_PROPOSALS, seed=SEED, name=name)
+        rows[object_name] = object_scores(measured, SEED)
+    mean = build_report({}, {name: rows}, {name: []})["generators"][name]["mean"]
+    return {column: (mean[column]["value"], mean[column]["low"], mean[column]["high"]) for column in _COLUMNS}
