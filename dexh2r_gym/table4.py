@@ -31,7 +31,7 @@ from dexh2r_gym.alignment import nearest_goal
 from dexh2r_gym.evaluate import episode_seed, fingerprint
 from dexh2r_gym.extras import MissingExtraError
 from dexh2r_gym.giver import GiverHand
-from dexh2r_gym.grasps import free_of_giver
+from dexh2r_gym.grasps.clearance import GiverClearance
 from dexh2r_gym.grasps.generators import NUM_PROPOSALS, GraspGenerator, load_generator
 from dexh2r_gym.grasps.scores import grasp_depth, released_grasp_depth
 from dexh2r_gym.grasps.splits import TRAIN_OBJECTS, UNSEEN_TEST_OBJECTS
@@ -276,9 +276,11 @@ def first_choices(pools: Mapping[str, Measured], replays: Sequence[Replay], seed
 
 
 def clear_of_giver(pool: Measured, replay: Replay) -> Tensor:
-    """(N,) bool: grasps that keep clear of the giver's hand in the last frame of the recording."""
+    """(N,) bool: grasps that keep 3 mm clear of the giver's hand in the last frame of the recording."""
     giver = GiverHand.from_mano(replay.giver, replay.side, replay.giver_model)
-    return free_of_giver(pool.palm_pose, pool.joints, replay.object_pose[-1:], giver, replay.giver[-1:])[0]
+    bones = giver.bone_poses(replay.giver[-1:].to(replay.object_pose))
+    seen = pose_multiply(pose_inverse(replay.object_pose[-1:])[:, None], bones)
+    return GiverClearance(pool.palm_pose[None], pool.joints[None], [giver]).free(seen)[0]
 
 
 def choose(pool: Measured, allowed: Tensor, replay: Replay) -> int | None:

@@ -99,7 +99,7 @@ def train(
             if not total.isfinite():
                 names = sorted({grasps.names[i] for i in batch.scene.index.tolist()})
                 raise FloatingPointError(
-                    f"the loss became {float(total)} in step {step} (objects {', '.join(names)}); "
+                    f"the loss became {float(total.detach())} in step {step} (objects {', '.join(names)}); "
                     f"{state_path} holds the last good state; try a smaller learning rate"
                 )
             optimizer.zero_grad()
@@ -109,7 +109,7 @@ def train(
             averaged.update_parameters(model)
             bar.update()
             if (step + 1) % _LOG_EVERY == 0:
-                record = {name: round(float(value), 6) for name, value in losses.items()}
+                record = {name: round(float(value.detach()), 6) for name, value in losses.items()}
                 bar.set_postfix({name: f"{value:.4f}" for name, value in record.items()})
                 log.write(json.dumps({"step": step + 1, **record}) + "\n")
                 log.flush()
@@ -125,6 +125,7 @@ def train(
                     },
                 )
     card = {
+        "command": _command(policy, data, out, options, init),
         "objects": grasps.names,
         "grasps": grasps.num_grasps,
         "options": asdict(options),
@@ -135,6 +136,15 @@ def train(
     save_checkpoint(averaged.module, out, card)  # type: ignore[arg-type]
     state_path.unlink(missing_ok=True)
     return load_checkpoint(out)
+
+
+def _command(policy: str, data: Path, out: Path, options: TrainOptions, init: Path | None) -> str:
+    """The command that does the same; of paths only the names."""
+    words = ["dexh2r train", policy, "--data", data.name, "--out", out.stem]
+    words += ["--init", init.name] if init else []
+    words += ["--steps", options.steps, "--batch-size", options.batch_size, "--learning-rate", options.learning_rate]
+    words += ["--seed", options.seed, "--precision", options.precision, "--threads", torch.get_num_threads()]
+    return " ".join(map(str, words))
 
 
 def _schedule(step: int, options: TrainOptions) -> float:

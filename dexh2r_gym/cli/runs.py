@@ -93,8 +93,15 @@ class Bench:
     """Wall seconds of each measurement."""
     num_envs: tuple[int, ...] = (64, 512, 2048)
     """Worlds side by side, one measurement each per backend."""
+    grasps: bool = False
+    """Measure goal grasps instead: filters and choice beside the plain way, stability tests, search; a minute."""
 
     def run(self) -> None:
+        if self.grasps:
+            from dexh2r_gym.bench_grasps import write_bench
+
+            print(write_bench(self.out))
+            return
         from dexh2r_gym.bench import bench
 
         print(bench(self.out, seconds=self.seconds, num_envs=self.num_envs))

@@ -54,7 +54,7 @@ class GiverClearance:
         self._margin = margin
         self._balls = torch.empty(worlds, grasps, len(shapes.link), 8)
         self._to_shape = torch.empty(worlds, grasps, len(shapes.link), 12)
-        capsules = len(givers[0].capsules()[0])
+        capsules = len(capsule_bones())
         self._ends = torch.empty(worlds, 2, capsules, 3, dtype=torch.float64)  # in the frame of the bone
         self._radii = torch.empty(3, worlds * capsules)
         self._reach = torch.empty(worlds, NUM_GIVER_JOINTS, dtype=torch.float64)  # m, of each bone from its joint

@@ -36,6 +36,7 @@ def hand_solid() -> HandSolid:
         if isinstance(shape, Capsule):
             p0, p1 = (torch.tensor(p, dtype=torch.float64) for p in (shape.p0, shape.p1))
             axis = torch.nn.functional.normalize(p1 - p0, dim=-1)
+            axis = -axis if axis[2] < 0 else axis
             turn = torch.stack((1 + axis[2], -axis[1], axis[0], torch.zeros_like(axis[0])))  # of z onto the axis
             frames.append(torch.cat(((p0 + p1) / 2, torch.nn.functional.normalize(turn, dim=-1))))
             halves.append((0.0, 0.0, float((p1 - p0).norm()) / 2))
