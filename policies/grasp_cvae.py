@@ -2,9 +2,9 @@
 
 Training: a PointNet sees the object's cloud, another the hand's surface points; together they give a latent code of 128
 numbers, from which, with the object's feature, the grasp is decoded. Losses: the grasp's numbers, its surface points,
-depth in the object (also of a grasp from a code drawn at random, which the original leaves out), distances of what is
-close to it, and the code's divergence from a normal distribution. Sampling: codes are drawn at random, one for each of
-the rotations proposed.
+depth in the object, distances of what is close to it, and the code's divergence from a normal distribution. Depth and
+distances count also for a grasp from a code drawn at random, as in sampling, which the original leaves out. Sampling:
+codes are drawn at random, one for each of the rotations proposed.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class CVAEConfig:
     latent: int = 128
     width: int = 512
     points_weight: float = 10.0  # per metre of a surface point's error (mean)
-    penetration_weight: float = 20.0  # per metre of depth, of the deepest surface point and of the mean
+    penetration_weight: float = 10.0  # per metre of depth, of the deepest surface point and of the mean
     distance_weight: float = 20.0  # per metre of error of a close point's distance
     divergence_weight: float = 0.1  # of the code's divergence, a dimension
 
@@ -70,17 +70,16 @@ class GraspCVAE(GraspModel):
         code = mean + (0.5 * log_variance).exp() * torch.randn(mean.shape, generator=generator)
         grasp = self.decoder(torch.cat((code, feature), dim=-1))
         made = hand_points(grasp, _HAND_POINTS)
-        distance, _ = scene.look_up(made)
         drawn = self.decoder(torch.cat((torch.randn(mean.shape, generator=generator), feature), dim=-1))
-        depth = -torch.cat((distance, scene.look_up(hand_points(drawn, _HAND_POINTS))[0])).clamp_max(0.0)
+        distance = torch.stack([scene.look_up(hand)[0] for hand in (made, hand_points(drawn, _HAND_POINTS))])
         wanted, _ = scene.look_up(true)
-        close = wanted < _NEAR
+        depth, close = (-distance).clamp_min(0.0), wanted < _NEAR
         divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
         return {
             "grasp": smooth_l1_loss(grasp, target, beta=0.1),
             "points": c.points_weight * l1_loss(made, true),
             "penetration": c.penetration_weight * (depth.mean() + depth.amax(-1).mean()),
-            "distance": c.distance_weight * ((distance - wanted).abs() * close).sum() / close.sum().clamp_min(1),
+            "distance": c.distance_weight * ((distance - wanted).abs() * close).sum() / (2 * close.sum()).clamp_min(1),
             "divergence": c.divergence_weight * divergence,
         }
 
