@@ -60,8 +60,10 @@ def proposal_rotations(points: Tensor, normals: Tensor, num: int, generator: tor
     """`num` rotations of the palm for a cloud (P, 3) with normals (P, 3): its approach directions x 20 turns. (N, 4)
 
     An approach direction faces the surface: the palm's inner side (-y) looks against the mean normal of a patch. The
-    first patch and the first turn are drawn at random.
+    first patch and the first turn are drawn at random. Raises ValueError for num below 1.
     """
+    if num < 1:
+        raise ValueError(f"num of proposals must be at least 1, got {num}")
     directions = -(-num // TURNS)
     chosen = _farthest(points, min(directions, len(points)), generator)
     patch = (torch.cdist(points[chosen], points) < _PATCH).float()

@@ -304,3 +304,15 @@ def test_tightening_takes_each_grasp_with_its_own_object(can: ObjectModel, brick
     assert torch.equal(both[:1], tighten(can, palm, closed))
     assert torch.equal(both[1:], tighten(brick, palm, closed))
     assert not torch.equal(both[0], both[1])
+
+
+def test_the_field_of_a_large_cloud_is_coarser_not_larger() -> None:
+    points = torch.rand(3000, 3, generator=torch.Generator().manual_seed(0))
+    face = torch.arange(3000) % 6  # of a cube with an edge of 1 m
+    points[torch.arange(3000), face % 3] = (face // 3).float()
+    normals = torch.zeros_like(points)
+    normals[torch.arange(3000), face % 3] = 2.0 * (face // 3) - 1
+    field = DistanceField.of_cloud(points, normals)
+    assert field.values[0, 0].numel() < 1.1e6
+    middle, outside = field.distance(torch.tensor([[0.5, 0.5], [0.5, 0.5], [0.5, 1.015]])).tolist()
+    assert middle == pytest.approx(-0.5, abs=0.02) and outside == pytest.approx(0.015, abs=0.01)

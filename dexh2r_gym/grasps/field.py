@@ -17,7 +17,8 @@ from torch.nn.functional import grid_sample
 
 from dexh2r_gym.objects import ObjectModel
 
-_SPACING = 0.004  # m, of a cloud's grid
+_SPACING = 0.004  # m, of a cloud's grid; more for one of more nodes than _MAX_NODES
+_MAX_NODES = 1_000_000
 _PADDING = 0.02  # m, around the cloud
 _NEIGHBOURS = 4  # samples whose tangent planes say together on which side a node of the grid is
 
@@ -50,21 +51,23 @@ class DistanceField:
         """
         cloud, outward = points.double().numpy(), normals.double().numpy()
         low = cloud.min(0) - _PADDING
-        counts = np.ceil((cloud.max(0) + _PADDING - low) / _SPACING).astype(int) + 1
-        axes = [o + _SPACING * np.arange(n) for o, n in zip(low, counts, strict=True)]
+        size = cloud.max(0) + _PADDING - low
+        spacing = max(_SPACING, float((size.prod() / _MAX_NODES) ** (1 / 3)))
+        counts = np.ceil(size / spacing).astype(int) + 1
+        axes = [o + spacing * np.arange(n) for o, n in zip(low, counts, strict=True)]
         nodes = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
         distance, near = cKDTree(cloud).query(nodes, k=_NEIGHBOURS, workers=-1)
         weight = 1.0 / (distance + 1e-3) ** 2
         height = ((nodes[:, None] - cloud[near]) * outward[near]).sum(-1)
         height = (weight * height).sum(1) / weight.sum(1)
         nearest = distance[:, 0]
-        doubtful = np.flatnonzero((height < 0) & (nearest > _SPACING))  # off an edge, planes alone may call it inside
+        doubtful = np.flatnonzero((height < 0) & (nearest > spacing))  # off an edge, planes alone may call it inside
         height[doubtful[_winding(nodes[doubtful], cloud, outward) < 0.5]] *= -1
-        value = np.where(nearest < 2 * _SPACING, height.clip(-nearest, nearest), np.sign(height) * nearest)
+        value = np.where(nearest < 2 * spacing, height.clip(-nearest, nearest), np.sign(height) * nearest)
         inside = nodes[value < 0]
         center = inside.mean(0) if len(inside) else cloud.mean(0)
         grid = torch.from_numpy(value.reshape(counts)).float()
-        return cls._build(grid, torch.from_numpy(low).float(), _SPACING, torch.from_numpy(center).float())
+        return cls._build(grid, torch.from_numpy(low).float(), spacing, torch.from_numpy(center).float())
 
     @classmethod
     def _build(cls, grid: Tensor, origin: Tensor, spacing: float, center: Tensor) -> DistanceField:
@@ -94,8 +97,8 @@ class DistanceField:
 
 def _winding(at: np.ndarray, cloud: np.ndarray, outward: np.ndarray) -> np.ndarray:
     """How often oriented samples (P, 3), normals (P, 3), surround places (N, 3): about 1 inside, 0 outside. -> (N,)"""
-    step = -(-len(cloud) // _WINDING_POINTS)
-    points, normals = cloud[::step], outward[::step]
+    chosen = np.random.default_rng(0).permutation(len(cloud))[:_WINDING_POINTS]
+    points, normals = cloud[chosen], outward[chosen]
     area = np.pi * cKDTree(points).query(points, k=_NEIGHBOURS + 1)[0][:, -1] ** 2 / _NEIGHBOURS  # (P,) of each sample
     table = torch.from_numpy(area[:, None] * normals).float()
     samples = torch.from_numpy(points).float()
