@@ -61,7 +61,7 @@ class RunFolder:
         """
         config = json.loads(json.dumps(config))  # as it will be read back
         if not (self.path / "config.json").exists():
-            (self.path / "episodes").mkdir(parents=True, exist_ok=True)
+            self.path.mkdir(parents=True, exist_ok=True)
             self.write_json("config.json", config)
             return
         if not resume:
@@ -88,6 +88,7 @@ class RunFolder:
         arrays = {name: np.asarray(value) for name, value in record.items()}
         _check_record(arrays, "episode record")
         file = self.episode_path(str(arrays["replay"]))
+        file.parent.mkdir(exist_ok=True)
         partial = file.with_suffix(".partial")
         with open(partial, "wb") as stream:
             np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]

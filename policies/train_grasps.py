@@ -21,7 +21,14 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from dexh2r_gym.grasps.dataset import read_dataset
-from policies.checkpoint import load_checkpoint, load_training, make_model, save_checkpoint, save_training
+from policies.checkpoint import (
+    load_checkpoint,
+    load_training,
+    make_model,
+    read_card,
+    save_checkpoint,
+    save_training,
+)
 from policies.grasp_data import GraspSet
 from policies.grasp_model import GraspModel
 
@@ -73,7 +80,14 @@ def train(
     averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(_EMA))
     optimizer = torch.optim.AdamW(model.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay)
     grasps = GraspSet(read_dataset(data), getattr(model.config, "num_points", 0))
-    identity = json.dumps({"policy": policy, "options": asdict(options), "objects": grasps.names}, sort_keys=True)
+    about: dict[str, Any] = {
+        "policy": policy,
+        "config": asdict(model.config),
+        "options": asdict(options),
+        "objects": grasps.names,
+    }
+    about["init"] = None if init is None else read_card(init)["sha256"]
+    identity = json.dumps(about, sort_keys=True)
     first = 0
     if state_path.exists():
         state = load_training(state_path)
@@ -83,8 +97,8 @@ def train(
         averaged.load_state_dict(state["averaged"])
         optimizer.load_state_dict(state["optimizer"])
         first = state["step"]
-    else:
-        log_path.unlink(missing_ok=True)
+    lines = log_path.read_text().splitlines() if first and log_path.exists() else []
+    log_path.write_text("".join(line + "\n" for line in lines if json.loads(line)["step"] <= first))
 
     began = time.monotonic()
     with log_path.open("a") as log, tqdm(total=options.steps, initial=first, unit="step", desc=out.stem) as bar:
@@ -98,9 +112,10 @@ def train(
             total = torch.stack(list(losses.values())).sum()
             if not total.isfinite():
                 names = sorted({grasps.names[i] for i in batch.scene.index.tolist()})
+                kept = f"{state_path} holds the last good state" if state_path.exists() else "no state was kept yet"
                 raise FloatingPointError(
-                    f"the loss became {float(total.detach())} in step {step} (objects {', '.join(names)}); "
-                    f"{state_path} holds the last good state; try a smaller learning rate"
+                    f"the loss became {float(total.detach())} in step {step} (objects {', '.join(names)}); {kept}; "
+                    "try a smaller learning rate"
                 )
             optimizer.zero_grad()
             total.backward()
@@ -140,7 +155,7 @@ def train(
 
 def _command(policy: str, data: Path, out: Path, options: TrainOptions, init: Path | None) -> str:
     """The command that does the same; of paths only the names."""
-    words = ["dexh2r train", policy, "--data", data.name, "--out", out.stem]
+    words: list[Any] = ["dexh2r train", policy, "--data", data.name, "--out", out.stem]
     words += ["--init", init.name] if init else []
     words += ["--steps", options.steps, "--batch-size", options.batch_size, "--learning-rate", options.learning_rate]
     words += ["--seed", options.seed, "--precision", options.precision, "--threads", torch.get_num_threads()]

@@ -140,6 +140,7 @@ def test_training_lowers_the_loss_and_goes_on_bit_for_bit(
     parts = train(policy, data, tmp_path / "parts", options, config=SMALL[policy])
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), parts.parameters(), strict=True))
     assert not (tmp_path / "parts.training").exists()
+    assert (tmp_path / "parts.jsonl").read_text() == (tmp_path / "whole.jsonl").read_text()
 
 
 def test_a_loss_that_is_no_number_stops_training(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
