@@ -7,7 +7,7 @@ cleaned grasps are also moved down an energy: pads are pulled to the surface (su
 the hand is pushed out of the object (external penetration) and its parts off one another (self-penetration).
 
 More grasps are begun than wanted. A second network, that learned from the good and the bad of the search which grasps
-stay stable, judges them half way, and the most promising go on.
+stay stable, judges them before guidance begins, and the most promising go on.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ class Guidance:
     """How sampling follows the energy."""
 
     denoising_steps: int = 12
-    guided_steps: int = 3  # the last of them, in which the cleaned grasp follows the energy
+    guided_steps: int = 3  # the last of them, at least 1, in which the cleaned grasp follows the energy
     descents: int = 5  # of the energy in each guided step
-    surplus: float = 2.0  # how many times as many grasps are begun as wanted
-    final_descents: int = 40  # after the last step, of those that go on
+    surplus: float = 6.0  # how many times as many grasps are begun as are guided to the end
+    final_descents: int = 35  # after the last step
     rate: float = 0.03  # of Adam, in the 25 numbers
     weights: EnergyWeights = field(default_factory=EnergyWeights)
 
@@ -150,24 +150,24 @@ class GraspDiffusion(GraspModel):
         field_ = DistanceField.of_cloud(cloud.points, cloud.normals)
         index = torch.zeros(count, dtype=torch.long)
         scene = Scene(FieldStack([field_]), index, frame_of(rotation, cloud.points.mean(0)))
-        energy = GraspEnergy(field_, count, guide.weights)
+        energy = GraspEnergy(field_, num, guide.weights)
         self.scheduler.set_timesteps(guide.denoising_steps)
         with torch.no_grad():
             feature = self.see(scene)
         grasp = torch.randn(count, SIZE, generator=generator)
-        for number, time in enumerate(self.scheduler.timesteps):
+        for number, time in enumerate(self.scheduler.timesteps, start=guide.guided_steps - guide.denoising_steps):
             with torch.no_grad():
-                clean = self(grasp, time.expand(count), feature, scene)
-            if number >= guide.denoising_steps - guide.guided_steps:
+                clean = self(grasp, time.expand(len(grasp)), feature, scene)
+                if number == 0:
+                    promise = logsigmoid(self.judge(clean, feature, scene)).sum(-1)
+                    best = promise.topk(num).indices.sort().values
+                    grasp, clean, feature, scene = grasp[best], clean[best], feature[best], scene.select(best)
+            if number >= 0:
                 clean = self._descend(clean, guide.descents, energy, scene.frame)
             grasp = self.scheduler.step(clean, time, grasp, return_dict=False)[0]
-        with torch.no_grad():
-            promise = logsigmoid(self.judge(grasp, feature, scene)).sum(-1)
-        best = promise.topk(num).indices.sort().values
-        frame = scene.frame[best]
-        grasp = self._descend(grasp[best], guide.final_descents, GraspEnergy(field_, num, guide.weights), frame)
+        grasp = self._descend(grasp, guide.final_descents, energy, scene.frame)
         position, joints = decode(grasp)
-        return Proposals(palm_in_object(frame[:, 3:], frame[:, :3], position), joints)
+        return Proposals(palm_in_object(scene.frame[:, 3:], scene.frame[:, :3], position), joints)
 
     def _descend(self, grasp: Tensor, steps: int, energy: GraspEnergy, frame: Tensor) -> Tensor:
         """Grasps (B, 25) after so many steps down the energy."""

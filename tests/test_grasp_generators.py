@@ -245,7 +245,7 @@ def test_proposals_move_with_the_cloud_that_moves(policy: str) -> None:
     torch.manual_seed(0)
     model = make_model(policy, SMALL[policy]).eval()
     if isinstance(model, GraspDiffusion):  # without descents, which make much of rounding
-        model.guidance = Guidance(guided_steps=0, final_descents=0, surplus=1.0)
+        model.guidance = Guidance(guided_steps=1, descents=0, final_descents=0, surplus=1.0)
     obj, shift = load_object("banana"), torch.tensor([0.25, -0.5, 1.0])
     here, there = (model.propose(obj.points + s, obj.normals, num=20, seed=2) for s in (torch.zeros(3), shift))
     assert torch.allclose(here.palm_pose[:, :3] + shift, there.palm_pose[:, :3], atol=2e-2)
