@@ -119,7 +119,7 @@ def table4(
     folder.start(
         {
             "table4": {"objects": names, "num": num, "replays": str(replays), "trials": trials, "seed": seed},
-            "generators": {name: {"weights_sha256": weights_digest(maker)} for name, maker in makers.items()},
+            "generators": {name: {"sha256": module_digest(maker)} for name, maker in makers.items()},
             "protocols": {"released": asdict(RELEASED), "gravity": asdict(GRAVITY), "disturbed": asdict(DISTURBED)},
             "store_sha256": fingerprint(store.path),
             "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
@@ -182,11 +182,11 @@ def choose_trials(store: ReplayStore, objects: Sequence[str], count: int) -> lis
     return [ids[i] for i in chosen]
 
 
-def weights_digest(generator: GraspGenerator) -> str | None:
-    """sha256 of the weights of a torch module; None for a generator that is no module."""
+def module_digest(generator: GraspGenerator) -> str | None:
+    """sha256 of what a torch module prints of itself (`extra_repr`: its settings) and of its weights; else None."""
     if not isinstance(generator, torch.nn.Module):
         return None
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(repr(generator).encode())
     for key, value in generator.state_dict().items():
         digest.update(f"{key}{tuple(value.shape)}".encode() + value.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()

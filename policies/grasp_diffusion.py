@@ -108,6 +108,10 @@ class GraspDiffusion(GraspModel):
             nn.Linear(c.width // 2, 2),
         )
 
+    def extra_repr(self) -> str:
+        """See `GraspModel`."""
+        return f"{self.config}, {self.guidance}"
+
     def see(self, scene: Scene) -> Tensor:
         """The object's feature (B, feature)."""
         distance, _ = scene.look_up(self.basis.expand(len(scene.index), -1, 3))

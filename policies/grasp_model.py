@@ -17,6 +17,10 @@ class GraspModel(nn.Module):
 
     config: Any  # a frozen dataclass of plain values, from which the same network can be made
 
+    def extra_repr(self) -> str:
+        """Settings, for printing and for `dexh2r_gym.table4`, which tells runs with others apart by it."""
+        return str(self.config)
+
     @abstractmethod
     def loss(self, batch: GraspBatch, generator: torch.Generator) -> dict[str, Tensor]:
         """Weighted losses by name; their sum is what is trained."""

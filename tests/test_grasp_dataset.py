@@ -98,6 +98,9 @@ def test_a_run_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pytest.
     make_dataset(names, tmp_path, num=4, seed=5, workers=1)
     assert tried == ["banana", "shape_00000", "shape_00000", "wrench"]
     assert [x.metadata for x in read_dataset(tmp_path)] == [{"object": name, "seed": 5} for name in names]
+    for other in ({"num": 5, "seed": 5}, {"num": 4, "seed": 6}):
+        with pytest.raises(ValueError, match=r"banana.npz was made with num 4 and seed 5, not"):
+            make_dataset(names, tmp_path, workers=1, **other)
 
 
 def test_mistakes_are_told_before_the_work_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

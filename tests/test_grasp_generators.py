@@ -19,6 +19,7 @@ from dexh2r_gym.grasps.pool import load_pool
 from dexh2r_gym.hand import JOINT_LOWER, JOINT_UPPER, forward_kinematics, surface_points
 from dexh2r_gym.objects import load_object
 from dexh2r_gym.rotations import pose_inverse, pose_multiply, quat_normalize, quat_rotate
+from dexh2r_gym.table4 import module_digest
 from policies import train_grasps
 from policies.checkpoint import load_checkpoint, make_model, read_card, save_checkpoint, shipped
 from policies.grasp_data import GraspSet, hand_points
@@ -280,6 +281,15 @@ def test_normals_are_checked_and_estimated() -> None:
         assert ((cloud.normals * obj.normals).sum(-1) > 0).float().mean() > 0.98
     many = prepare_cloud(obj.points.repeat(2, 1), obj.normals.repeat(2, 1), seed=1)
     assert many.points.shape == (4096, 3)
+
+
+def test_a_table_tells_other_settings_of_a_generator_apart() -> None:
+    torch.manual_seed(0)
+    model = make_model("grasp-diffusion", SMALL["grasp-diffusion"])
+    before = module_digest(model)
+    assert before == module_digest(model)
+    model.guidance = Guidance(final_descents=1)  # type: ignore[assignment]
+    assert before != module_digest(model)
 
 
 # what is shipped

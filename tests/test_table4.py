@@ -334,7 +334,7 @@ def test_another_config_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"generators\.tests"):
         make(tmp_path, "half", num=1)
     make(tmp_path / "module", "untrained", num=1)
-    with pytest.raises(ValueError, match="weights_sha256"):
+    with pytest.raises(ValueError, match="sha256"):
         make(tmp_path / "module", "untrained", num=1)
 
 

@@ -114,7 +114,7 @@ def make_dataset(names: Sequence[str], out: Path, *, num: int, seed: int = 0, wo
     """Try `num` grasps of each object named and write OUT/NAME.npz; files that are there are kept.
 
     Names are those of the library or of random shapes (`shape_00012`). Progress is shown an object at a time.
-    ValueError, before the work begins: an unknown name, or `num` below 1.
+    ValueError, before the work begins: an unknown name, `num` below 1, or a file made with another `num` or seed.
     """
     if num < 1:
         raise ValueError(f"num grasps to try must be at least 1, got {num}")
@@ -122,7 +122,7 @@ def make_dataset(names: Sequence[str], out: Path, *, num: int, seed: int = 0, wo
         if not _is_shape(name):
             load_object(name)
     out.mkdir(parents=True, exist_ok=True)
-    jobs = [name for name in names if not (out / f"{name}.npz").exists()]
+    jobs = [name for name in names if not _is_made(out / f"{name}.npz", num, seed)]
     valid = tried = 0
     with (
         Workers(min(num_workers(workers), max(1, len(jobs)))) as pool,
@@ -132,6 +132,16 @@ def make_dataset(names: Sequence[str], out: Path, *, num: int, seed: int = 0, wo
             valid, tried = valid + good, tried + count
             bar.set_postfix_str(f"{valid} of {tried} grasps valid")
             bar.update()
+
+
+def _is_made(path: Path, num: int, seed: int) -> bool:
+    if not path.exists():
+        return False
+    had = read_tried(path)
+    if (len(had.joints), had.metadata["seed"]) != (num, seed):
+        made = f"num {len(had.joints)} and seed {had.metadata['seed']}, not {num} and {seed}"
+        raise ValueError(f"{path} was made with {made}; remove it, or choose another folder")
+    return True
 
 
 def _make_file(name: str, out: Path, num: int, seed: int) -> tuple[int, int]:
