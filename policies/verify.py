@@ -44,12 +44,15 @@ def verify(names: Sequence[str] = (), *, write: bool = False) -> bool:
         expected = about["card"].get("expected", {})
         print(f"{path.stem}: weights as described ({about['sha256'][:12]})")
         for column, (value, _, _) in found.items():
-            _, low, high = expected.get(column, (None, float("-inf"), float("inf")))
+            if column not in expected:
+                sound = False
+                print(f"    {COLUMNS[column].title} {value:.3f}, NOT IN THE CARD: put it there with --write")
+                continue
+            _, low, high = expected[column]
             within = low <= value <= high
             sound = sound and within
-            print(
-                f"    {COLUMNS[column].title} {value:.3f}, card [{low:.3f}, {high:.3f}]{'' if within else '  OUTSIDE'}"
-            )
+            verdict = "" if within else "  OUTSIDE"
+            print(f"    {COLUMNS[column].title} {value:.3f}, card [{low:.3f}, {high:.3f}]{verdict}")
     return sound
 
 

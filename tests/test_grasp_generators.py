@@ -20,7 +20,7 @@ from dexh2r_gym.hand import JOINT_LOWER, JOINT_UPPER, forward_kinematics, surfac
 from dexh2r_gym.objects import load_object
 from dexh2r_gym.rotations import pose_inverse, pose_multiply, quat_normalize, quat_rotate
 from dexh2r_gym.table4 import module_digest
-from policies import train_grasps
+from policies import train_grasps, verify
 from policies.checkpoint import load_checkpoint, make_model, read_card, save_checkpoint, shipped
 from policies.grasp_data import GraspSet, hand_points
 from policies.grasp_diffusion import GraspDiffusion, Guidance
@@ -290,6 +290,21 @@ def test_a_table_tells_other_settings_of_a_generator_apart() -> None:
     assert before == module_digest(model)
     model.guidance = Guidance(final_descents=1)  # type: ignore[assignment]
     assert before != module_digest(model)
+
+
+def test_verify_compares_with_the_card(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = {"succ6": (60.0, 50.0, 70.0)}
+    monkeypatch.setattr(verify, "FOLDER", checkpoint.parent)
+    monkeypatch.setattr(verify, "expected_scores", lambda *_: found)
+    assert not verify.verify(["weights"]) and "NOT IN THE CARD" in capsys.readouterr().out
+    assert verify.verify(["weights"], write=True) and verify.verify(["weights"])
+    assert read_card(checkpoint)["card"]["seed"] == 3  # what the card said before is kept
+    found["succ6"] = (49.0, 40.0, 58.0)
+    assert not verify.verify(["weights"]) and "49.000, card [50.000, 70.000]  OUTSIDE" in capsys.readouterr().out
+    with pytest.raises(FileNotFoundError, match="in that folder: weights"):
+        verify.verify(["wieghts"])
 
 
 # what is shipped

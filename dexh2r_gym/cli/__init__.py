@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from dataclasses import make_dataclass
 from functools import reduce
-from importlib.metadata import entry_points
 from operator import or_
 from typing import Annotated, Any
 
@@ -16,6 +15,7 @@ from dexh2r_gym.cli.grasps import Grasps
 from dexh2r_gym.cli.replays import Replays
 from dexh2r_gym.cli.runs import Bench, Evaluate, Score
 from dexh2r_gym.cli.table4 import Table4
+from dexh2r_gym.plugins import installed
 
 _ABOUT = "Dexterous human-to-robot handover: evaluate agents, make and import trials, search grasps, train, measure."
 COMMANDS: dict[str, Any] = {
@@ -31,10 +31,7 @@ COMMANDS: dict[str, Any] = {
 def commands() -> dict[str, Any]:
     """Every command by name: our own, and those of packages with an entry point in the group `dexh2r_gym.commands`,
     which names a function without arguments that returns a dict from names to dataclasses with a method `run`."""
-    found = dict(COMMANDS)
-    for entry in entry_points(group="dexh2r_gym.commands"):
-        found |= entry.load()()
-    return found
+    return COMMANDS | installed("dexh2r_gym.commands")
 
 
 def main() -> None:

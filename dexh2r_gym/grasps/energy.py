@@ -17,6 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from dexh2r_gym.grasps.collision import segment_distance
 from dexh2r_gym.grasps.field import DistanceField
 from dexh2r_gym.hand import (
     JOINT_LOWER,
@@ -170,13 +171,6 @@ def _self_penetration(turn: Tensor, shift: Tensor) -> Tensor:
         apart = dot(offset, offset).sqrt() - half[hand.first] - half[hand.second] - hand.reach
         row, pair = (apart < 0).nonzero(as_tuple=True)
     i, j = hand.first[pair], hand.second[pair]
-    gap = _segment_distance(start[:, row, i], stop[:, row, i], start[:, row, j], stop[:, row, j])
+    gap = segment_distance(start[:, row, i].T, stop[:, row, i].T, start[:, row, j].T, stop[:, row, j].T)
     overlap = (hand.reach[pair] - gap).clamp_min(0.0)
     return shift.new_zeros(len(shift)).index_add(0, row, overlap)
-
-
-def _segment_distance(p0: Tensor, p1: Tensor, q0: Tensor, q1: Tensor) -> Tensor:
-    """As `collision.segment_distance`, components first. (3, M) each -> (M,)"""
-    from dexh2r_gym.grasps.collision import segment_distance
-
-    return segment_distance(p0.T, p1.T, q0.T, q1.T)

@@ -6,16 +6,15 @@ arguments; it returns a dict from names to makers, each a function without argum
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from typing import Protocol
 
 from torch import Tensor
 
-from dexh2r_gym.hints import did_you_mean
+from dexh2r_gym.plugins import find, installed
 
+GROUP = "dexh2r_gym.grasp_generators"
 NUM_PROPOSALS = 500  # 25 approach directions x 20 turns, as in the released code
 
 
@@ -46,22 +45,9 @@ class GraspGenerator(Protocol):
 
 def installed_generators() -> dict[str, Callable[[], GraspGenerator]]:
     """All generators that installed packages offer, by name."""
-    makers: dict[str, Callable[[], GraspGenerator]] = {}
-    for entry in entry_points(group="dexh2r_gym.grasp_generators"):
-        makers |= entry.load()()
-    return makers
+    return installed(GROUP)
 
 
 def load_generator(name: str) -> GraspGenerator:
     """A generator by its name, or `module:function` for a maker of your own. ValueError lists the valid names."""
-    if ":" in name:
-        module, _, function = name.partition(":")
-        try:
-            return getattr(importlib.import_module(module), function)()
-        except (ImportError, AttributeError) as error:
-            raise ValueError(f"generator {name!r} cannot be imported: {error}") from error
-    makers = installed_generators()
-    if name not in makers:
-        hint = did_you_mean(name, makers)
-        raise ValueError(f"unknown generator {name!r}{hint}; choose one of {', '.join(makers)}, or module:function")
-    return makers[name]()
+    return find(name, GROUP, "generator")()
