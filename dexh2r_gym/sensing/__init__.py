@@ -1,0 +1,1 @@
+"""What the robot sees: cameras, clouds of the object as observed, colour and depth pictures."""
