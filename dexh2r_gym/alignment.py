@@ -33,6 +33,18 @@ class SpeedLimits:
                 )
 
 
+def pose_difference(hand_pose: Tensor, goal_poses: Tensor) -> tuple[Tensor, Tensor]:
+    """Squared difference of global poses, and of their positions alone: (B, 7), (B, G, 7) -> (B, G), (B, G).
+
+    The first is |translation|^2 + angle^2, metres and radians; the second |translation|^2.
+    """
+    x, y, z = (goal_poses[..., i] - hand_pose[:, None, i] for i in range(3))
+    squared = x * x + y * y + z * z
+    qw, qx, qy, qz = (goal_poses[..., i] * hand_pose[:, None, i] for i in range(3, 7))
+    angle = 2.0 * torch.acos((qw + qx + qy + qz).abs().clamp_max(1.0))
+    return squared + angle * angle, squared
+
+
 def nearest_goal(hand_pose: Tensor, goal_poses: Tensor, free: Tensor) -> tuple[Tensor, Tensor]:
     """The goal whose global pose differs least from the hand's (section 4.1), among the free ones.
 
@@ -46,12 +58,8 @@ def nearest_goal(hand_pose: Tensor, goal_poses: Tensor, free: Tensor) -> tuple[T
     Returns:
         index (B,) of the goal, and d (B,) metres: inf where no goal is free (the index is then the least bad of all).
     """
-    x, y, z = (goal_poses[..., i] - hand_pose[:, None, i] for i in range(3))
-    squared = x * x + y * y + z * z  # (B, G)
-    qw, qx, qy, qz = (goal_poses[..., i] * hand_pose[:, None, i] for i in range(3, 7))
-    angle = 2.0 * torch.acos((qw + qx + qy + qz).abs().clamp_max(1.0))
-    cost = squared + angle * angle + torch.where(free, 0.0, 1e6)
-    index = cost.argmin(dim=-1)
+    difference, squared = pose_difference(hand_pose, goal_poses)
+    index = (difference + torch.where(free, 0.0, 1e6)).argmin(dim=-1)
     d = squared.gather(1, index[:, None]).squeeze(1).sqrt()
     return index, torch.where(free.any(dim=-1), d, torch.inf)
 

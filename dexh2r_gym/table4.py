@@ -280,7 +280,9 @@ def clear_of_giver(pool: Measured, replay: Replay) -> Tensor:
     giver = GiverHand.from_mano(replay.giver, replay.side, replay.giver_model)
     bones = giver.bone_poses(replay.giver[-1:].to(replay.object_pose))
     seen = pose_multiply(pose_inverse(replay.object_pose[-1:])[:, None], bones)
-    return GiverClearance(pool.palm_pose[None], pool.joints[None], [giver]).free(seen)[0]
+    clearance = GiverClearance(pool.palm_pose[None], pool.joints[None], [giver])
+    clearance.see(seen)
+    return clearance.free(torch.ones(1, len(pool.joints), dtype=torch.bool))[0]
 
 
 def choose(pool: Measured, allowed: Tensor, replay: Replay) -> int | None:

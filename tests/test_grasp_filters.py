@@ -158,6 +158,12 @@ def test_hulls_lie_in_their_outer_capsules_and_hold_their_inner_ones(mano: Giver
 # ---------------------------------------------------------------- collision with the giver
 
 
+def all_free(judge: GiverClearance | GiverBox, *frame: torch.Tensor) -> torch.Tensor:
+    """Which of all grasps are free in this frame, (W, G) bool."""
+    judge.see(*frame)
+    return judge.free(torch.ones_like(judge._free))
+
+
 def mujoco_gaps(palm: torch.Tensor, joints: torch.Tensor, giver: GiverHand, bones: torch.Tensor) -> torch.Tensor:
     """Least distance of the hands' geoms in MuJoCo, (G,) metres; negative where they meet."""
     spec = mujoco.MjSpec()
@@ -186,14 +192,14 @@ def test_free_is_what_mujoco_measures(kind: str, mano: GiverHand) -> None:
     bones = some_bones(rng, giver, spread=0.02)
     palm, joints = poses(rng, 40, spread=0.1), some_joints(rng, 40)
     gaps = mujoco_gaps(palm, joints, giver, bones)
-    free = GiverClearance(palm[None], joints[None], [giver]).free(bones[None])[0]
+    free = all_free(GiverClearance(palm[None], joints[None], [giver]), bones[None])[0]
     sure = (gaps - MARGIN).abs() > 1e-4
     assert 8 < int(free.sum()) < 32 and sure.sum() > 35
     assert torch.equal(free[sure], gaps[sure] > MARGIN)
     for i in (gaps - 0.01).abs().argsort()[:3].tolist():  # the threshold stands where the gap is
         for margin, expected in ((float(gaps[i]) - 1e-4, True), (float(gaps[i]) + 1e-4, False)):
             one = GiverClearance(palm[None, i : i + 1], joints[None, i : i + 1], [giver], margin=margin)
-            assert bool(one.free(bones[None])) == expected
+            assert bool(all_free(one, bones[None])) == expected
 
 
 @settings(max_examples=12, deadline=None)
@@ -208,10 +214,10 @@ def test_answers_do_not_depend_on_earlier_frames_or_on_neighbours(
     bones = torch.stack([some_bones(rng, giver, spread=0.03) for giver in givers])
     together = GiverClearance(palm, joints, givers)
     for _ in range(6):
-        free = together.free(bones)
+        free = all_free(together, bones)
         for w in (0, 1):
             alone = GiverClearance(palm[w : w + 1], joints[w : w + 1], givers[w : w + 1])
-            assert torch.equal(free[w], alone.free(bones[w : w + 1])[0])
+            assert torch.equal(free[w], all_free(alone, bones[w : w + 1])[0])
         turn = quat_from_axis_angle(torch.from_numpy(rng.normal(scale=10 * speed, size=(2, 16, 3))))
         shift = torch.from_numpy(rng.normal(scale=speed, size=(2, 1, 3))).expand(2, 16, 3)
         sign = torch.from_numpy(rng.choice([-1.0, 1.0], size=(2, 16, 1)))  # the same rotation
@@ -225,12 +231,12 @@ def test_replaced_worlds_are_judged_anew() -> None:
     bones = torch.stack([some_bones(rng, giver, spread=0.02) for giver in givers])
     clearance, box = GiverClearance(palm, joints, givers), GiverBox(palm, joints, givers)
     world = poses(rng, 2)
-    before, boxed = clearance.free(bones), box.free(bones, world)
+    before, boxed = all_free(clearance, bones), all_free(box, bones, world)
     for one in (clearance, box):
         one.replace(torch.tensor([1]), palm[:1], joints[:1], [givers[0]])
     bones = bones[[0, 0]]
-    assert torch.equal(clearance.free(bones), before[[0, 0]])
-    assert torch.equal(box.free(bones, world[[0, 0]]), boxed[[0, 0]])
+    assert torch.equal(all_free(clearance, bones), before[[0, 0]])
+    assert torch.equal(all_free(box, bones, world[[0, 0]]), boxed[[0, 0]])
 
 
 def test_clearance_ranks_by_how_far_the_giver_is() -> None:
@@ -239,7 +245,9 @@ def test_clearance_ranks_by_how_far_the_giver_is() -> None:
     palm[0, :, 1] = torch.tensor([0.02, 0.3, 0.05, 0.1, 0.0])
     wrist = giver.mano(torch.tensor([0.0, -0.02, 0.1], dtype=torch.float64), IDENTITY[3:])
     bones = giver.bone_poses(wrist)[None]
-    clearance = GiverClearance(palm, OPEN_HAND.expand(1, 5, 22), [giver]).clearance(torch.tensor([0]), bones)
+    judge = GiverClearance(palm, OPEN_HAND.expand(1, 5, 22), [giver])
+    judge.see(bones)
+    clearance = judge.clearance(torch.tensor([0]))
     assert clearance[0].argsort(descending=True).tolist() == [1, 3, 2, 0, 4]
     assert clearance[0, 1] > 0.2 and clearance[0, 4] < 0
 
@@ -257,7 +265,7 @@ def test_the_box_is_the_released_codes_whatever_was_before(seed: int, speed: flo
         points = pose_apply(world, surface_points(palm[0], joints[0]).points)
         beside = torch.maximum(skin.amin(0) - points, points - skin.amax(0)).amax(-1).amin(-1)  # (20,)
         sure = beside.abs() > 1e-5
-        assert torch.equal(box.free(bones, world)[0][sure], (beside > 0)[sure])
+        assert torch.equal(all_free(box, bones, world)[0][sure], (beside > 0)[sure])
         turn = quat_from_axis_angle(torch.from_numpy(rng.normal(scale=speed, size=(1, 3))))
         world = pose_multiply(world, torch.cat((torch.from_numpy(rng.normal(scale=speed, size=(1, 3))), turn), dim=-1))
         bones = pose_multiply(bones, torch.cat((torch.full((3,), speed / 5, dtype=torch.float64), IDENTITY[3:])))
@@ -402,6 +410,26 @@ def test_a_filter_chooses_the_nearest_stable_and_free_goal_of_every_world(shape:
         index, d = nearest(hand[w : w + 1], palm[w : w + 1, :goals], good[None])
         assert (choice.index[w], choice.fallback[w]) == (index[0], Fallback.NONE)
         assert float(choice.d[w]) == pytest.approx(float(d))
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 2**31), st.sampled_from(["solid", "box"]), st.sampled_from(["paper", "released"]))
+def test_a_choice_is_that_among_all_goals_though_few_are_looked_at(seed: int, shape: str, reading: str) -> None:
+    """Two worlds of 200 goals, a giver who moves; some worlds have no stable goal, or none that is free."""
+    rng = np.random.default_rng(seed)
+    givers = [GiverHand("left"), GiverHand("right")]
+    palm, joints = poses(rng, 2, 200, spread=rng.choice([0.02, 0.1, 0.2])), some_joints(rng, 2, 200)
+    displacement = torch.from_numpy(rng.uniform(0, rng.choice([0.021, 0.1, 2.0]), (2, 200)))
+    bones = torch.stack([some_bones(rng, giver, spread=0.03) for giver in givers])
+    lazy, full = (GoalFilter(palm, joints, displacement, givers, shape=shape, reading=reading) for _ in range(2))
+    for _ in range(4):
+        hand, world = poses(rng, 2, spread=0.2), poses(rng, 2)
+        choice, free = lazy.choose(hand, bones, world), full.free(bones, world)
+        clearance = full._giver.clearance(torch.arange(2))
+        nearest = nearest_goal if reading == "paper" else nearest_goal_released
+        expected = choose_goal(hand, palm, free, displacement, clearance, nearest=nearest)
+        assert torch.equal(choice.index, expected.index) and torch.equal(choice.fallback, expected.fallback)
+        bones = pose_multiply(poses(rng, 2, spread=0.02)[:, None], bones) if rng.random() < 0.5 else bones
 
 
 @pytest.mark.parametrize("shape", ["solid", "box"])

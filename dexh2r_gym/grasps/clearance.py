@@ -43,7 +43,10 @@ _GRASPS = 2048  # whose pairs are looked at together
 
 
 class GiverClearance:
-    """The goal grasps of W worlds, G each, and who gives; asked every frame which are free."""
+    """The goal grasps of W worlds, G each, and who gives; asked every frame which are free.
+
+    `see` a frame, then ask as often as there is need.
+    """
 
     def __init__(
         self, palm_pose: Tensor, joints: Tensor, givers: Sequence[GiverHand], *, margin: float = MARGIN
@@ -93,24 +96,26 @@ class GiverClearance:
                 self._vertices[world] = solid.vertices
         self._room[worlds] = 0.0
 
-    def free(self, bones: Tensor) -> Tensor:
-        """Bone poses (W, 16, 7) of the givers, in the object's frame -> (W, G) bool."""
+    def see(self, bones: Tensor) -> None:
+        """A new frame: bone poses (W, 16, 7) of the givers, in the object's frame."""
         bones = bones.double()
         self._room -= self._motion(bones)[:, None]
         self._bones = bones
-        stale = (~(self._room > TOLERANCE)).flatten().nonzero()[:, 0]
-        giver = self._seen(bones)
-        for grasp in stale.split(_GRASPS):
-            self._judge(grasp, giver)
-        return self._free.clone()
+        self._giver = self._seen(bones)
 
-    def clearance(self, worlds: Tensor, bones: Tensor) -> Tensor:
+    def free(self, asked: Tensor) -> Tensor:
+        """Which of the grasps asked for, (W, G) bool, are free of the giver as last seen -> (W, G) bool."""
+        stale = np.flatnonzero((asked & ~(self._room > TOLERANCE)).numpy())  # faster than nonzero
+        for grasp in torch.from_numpy(stale).split(_GRASPS):
+            self._judge(grasp, self._giver)
+        return self._free & asked
+
+    def clearance(self, worlds: Tensor) -> Tensor:
         """About how far the giver is from the grasps of worlds (n,), to rank those that are not free. -> (n, G) metres
 
         From the inner balls of the hand's shapes to the giver's capsules; negative is how deep one is in the other.
-        bones: (W, 16, 7) as for `free`.
         """
-        ends = pose_apply(bones[worlds][:, None, capsule_bones()].double(), self._ends[worlds]).float()
+        ends = pose_apply(self._bones[worlds][:, None, capsule_bones()], self._ends[worlds]).float()
         radii = self._radii[2].view(len(self._ends), -1)[worlds]
         out = self._balls.new_empty(len(worlds), self._balls.shape[1])
         for i, world in enumerate(worlds.tolist()):  # 340,000 pairs each

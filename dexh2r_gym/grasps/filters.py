@@ -13,7 +13,7 @@ from enum import IntEnum
 import torch
 from torch import Tensor
 
-from dexh2r_gym.alignment import nearest_goal
+from dexh2r_gym.alignment import nearest_goal, pose_difference
 from dexh2r_gym.giver import GiverHand
 from dexh2r_gym.grasps.clearance import MARGIN, GiverClearance
 from dexh2r_gym.grasps.giver_box import GiverBox
@@ -22,6 +22,8 @@ from dexh2r_gym.types import NUM_GIVER_JOINTS, NUM_JOINTS
 
 RELEASED_NEAREST = 40  # goals nearest by translation, among which the released code takes the least rotation
 SHAPES = ("solid", "box")
+_FIRST = 4  # times as many goals of a world as are needed are looked at first, the nearest
+_MORE = 4  # times as many again are looked at next
 Nearest = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
@@ -32,7 +34,7 @@ def nearest_goal_released(hand_pose: Tensor, goal_poses: Tensor, free: Tensor) -
     (B, G, 7), free (B, G) bool -> index (B,) and d (B,) metres: inf where no goal is free (the index is then chosen
     among all). Goals as far as the 40th count as well; of goals turned alike the first is taken.
     """
-    squared = (goal_poses[..., :3] - hand_pose[:, None, :3]).square().sum(-1)  # (B, G)
+    squared = pose_difference(hand_pose, goal_poses)[1]  # (B, G)
     allowed = free | ~free.any(-1, keepdim=True)
     far = squared.masked_fill(~allowed, torch.inf)
     count = min(RELEASED_NEAREST, far.shape[1])
@@ -151,6 +153,7 @@ class GoalFilter:
             raise ValueError(f"margin is {margin}; it must be at least 0, in metres")
         self.exists, palm_pose, joints = _check_goals(palm_pose, joints, displacement, givers, exists)
         self.palm_pose, self.displacement = palm_pose, displacement.clone()
+        self._good = (self.displacement < STABLE_DISTANCE) & self.exists
         self._nearest = NEAREST[reading]
         self._giver: GiverClearance | GiverBox = (
             GiverBox(palm_pose, joints, givers)
@@ -175,6 +178,7 @@ class GoalFilter:
                 f"goals as before (pad with exists=False); got {tuple(palm_pose.shape)}"
             )
         self.exists[worlds], self.palm_pose[worlds], self.displacement[worlds] = exists, palm_pose, displacement
+        self._good[worlds] = (displacement < STABLE_DISTANCE) & exists
         self._giver.replace(worlds, palm_pose, joints, givers)
 
     def free(self, bones: Tensor, object_pose: Tensor | None = None) -> Tensor:
@@ -183,15 +187,27 @@ class GoalFilter:
         bones: (W, 16, 7) poses of the giver's bones in the object's frame. object_pose: (W, 7) in the world, needed
         for shape "box" alone, whose box has the axes of the world.
         """
-        return self._giver.free(*self._seen(bones, object_pose)) & self.exists
+        self._giver.see(*self._seen(bones, object_pose))
+        return self._giver.free(self.exists)
 
     def choose(self, hand_pose: Tensor, bones: Tensor, object_pose: Tensor | None = None) -> Choice:
-        """The goal of every world for a palm at hand_pose (W, 7) in the object's frame; the others as for `free`."""
-        free = self.free(bones, object_pose)
+        """The goal of every world for a palm at hand_pose (W, 7) in the object's frame; the others as for `free`.
+
+        Stable goals are looked at from the nearest on, until enough are free; the others only where no stable goal is.
+        """
+        _check("hand_pose", hand_pose, (len(self.exists), 7))
+        self._giver.see(*self._seen(bones, object_pose))
+        difference, squared = pose_difference(hand_pose, self.palm_pose)
+        if self._nearest is nearest_goal:
+            free = self._nearest_free(difference, 1)
+        else:
+            free = self._nearest_free(squared, RELEASED_NEAREST)
         clearance = torch.zeros(free.shape)
-        blocked = (~free.any(-1)).nonzero()[:, 0]
-        if len(blocked):
-            clearance[blocked] = self._giver.clearance(blocked, *self._seen(bones, object_pose))
+        none = ~free.any(-1)
+        if none.any():
+            free |= self._giver.free(self.exists & none[:, None])
+            blocked = (~free.any(-1)).nonzero()[:, 0]
+            clearance[blocked] = self._giver.clearance(blocked)
         return choose_goal(
             hand_pose,
             self.palm_pose,
@@ -201,6 +217,18 @@ class GoalFilter:
             exists=self.exists,
             nearest=self._nearest,
         )
+
+    def _nearest_free(self, cost: Tensor, enough: int) -> Tensor:
+        """The stable goals that are free, from the least cost (W, G) on, at least `enough` where there are. (W, G)"""
+        cost = cost.masked_fill(~self._good, torch.inf)
+        free, more = torch.zeros_like(self._good), torch.ones(len(cost), 1, dtype=torch.bool)
+        count = _FIRST * enough
+        while more.any():
+            limit = cost.kthvalue(min(count, cost.shape[1]), dim=-1, keepdim=True).values
+            free |= self._giver.free(self._good & (cost <= limit) & more)
+            more = more & (free.sum(-1, keepdim=True) < enough) & (count < cost.shape[1])
+            count *= _MORE
+        return free
 
     def _seen(self, bones: Tensor, object_pose: Tensor | None) -> tuple[Tensor, ...]:
         """What the collision test needs to know of this frame."""

@@ -22,7 +22,10 @@ _LINKS = 2048  # whose points are looked at together
 
 
 class GiverBox:
-    """The goal grasps of W worlds, G each, and who gives; asked every frame which are free of the giver's box."""
+    """The goal grasps of W worlds, G each, and who gives; asked every frame which are free of the giver's box.
+
+    `see` a frame, then ask as often as there is need.
+    """
 
     def __init__(self, palm_pose: Tensor, joints: Tensor, givers: Sequence[GiverHand]) -> None:
         """palm_pose (W, G, 7) in the object's frame, joints (W, G, 22), a giver for each world."""
@@ -44,11 +47,17 @@ class GiverBox:
             self._givers[world] = giver
         self._room[worlds] = 0.0
 
-    def free(self, bones: Tensor, object_pose: Tensor) -> Tensor:
-        """Giver's bone poses (W, 16, 7) in the object's frame, object poses (W, 7) in the world -> (W, G) bool."""
-        turn, low, high = self._box(bones, object_pose)
-        self._room -= self._motion(object_pose, low, high)[:, None]
-        stale = ~(self._room > _SLACK)
+    def see(self, bones: Tensor, object_pose: Tensor) -> None:
+        """A new frame: giver's bone poses (W, 16, 7) in the object's frame, object poses (W, 7) in the world."""
+        self._seen = self._box(bones, object_pose)
+        self._room -= self._motion(object_pose, *self._seen[1:])[:, None]
+
+    def free(self, asked: Tensor) -> Tensor:
+        """Which of the grasps asked for, (W, G) bool, are free of the box as last seen -> (W, G) bool."""
+        turn, low, high = self._seen
+        stale = asked & ~(self._room > _SLACK)
+        if not stale.any():
+            return self._free & asked
         clear = self._beside(turn, low, high) - LINK_RADIUS.float()  # (W, G, 18), of the balls about the links
         near, sunk = (clear <= _SLACK) & stale[..., None], torch.zeros_like(stale)
         clear = clear.masked_fill(near, torch.inf)  # until their points are looked at
@@ -64,15 +73,14 @@ class GiverBox:
             sunk = (clear <= 0).any(-1) & stale
         self._free = torch.where(stale, ~sunk, self._free)
         self._room = torch.where(stale, clear.amin(-1).abs(), self._room)
-        return self._free.clone()
+        return self._free & asked
 
-    def clearance(self, worlds: Tensor, bones: Tensor, object_pose: Tensor) -> Tensor:
+    def clearance(self, worlds: Tensor) -> Tensor:
         """How far the box is from the balls about the links, along the axis that parts them best. -> (n, G) metres
 
-        To rank grasps that are not free: negative is how far a ball reaches into the box. bones and object_pose as for
-        `free`, of all worlds.
+        To rank grasps that are not free: negative is how far a ball reaches into the box.
         """
-        beside = self._beside(*self._box(bones, object_pose))[worlds]
+        beside = self._beside(*self._seen)[worlds]
         return (beside - LINK_RADIUS.float()).amin(-1)
 
     def _box(self, bones: Tensor, object_pose: Tensor) -> tuple[Tensor, Tensor, Tensor]:
