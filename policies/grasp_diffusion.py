@@ -7,7 +7,7 @@ cleaned grasps are also moved down an energy: pads are pulled to the surface (su
 the hand is pushed out of the object (external penetration) and its parts off one another (self-penetration).
 
 More grasps are begun than wanted. A second network, that learned from the good and the bad of the search which grasps
-stay stable, judges them before guidance begins, and the most promising go on.
+stay stable, judges them before guidance begins, so that the most promising go on, and once more at the end.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ class Guidance:
     denoising_steps: int = 12
     guided_steps: int = 3  # the last of them, at least 1, in which the cleaned grasp follows the energy
     descents: int = 5  # of the energy in each guided step
-    surplus: float = 6.0  # how many times as many grasps are begun as are guided to the end
+    surplus: float = 6.0  # how many times as many grasps are begun as are wanted
+    spare: float = 1.3  # how many times as many are guided to the end
     final_descents: int = 35  # after the last step
     rate: float = 0.03  # of Adam, in the 25 numbers
     weights: EnergyWeights = field(default_factory=EnergyWeights)
@@ -149,12 +150,12 @@ class GraspDiffusion(GraspModel):
         """See `dexh2r_gym.grasps.generators.GraspGenerator`."""
         cloud = prepare_cloud(points, normals, seed=seed)
         generator = torch.Generator().manual_seed(seed)
-        guide, count = self.guidance, round(self.guidance.surplus * num)
+        guide, count, kept = self.guidance, *(round(x * num) for x in (self.guidance.surplus, self.guidance.spare))
         rotation = proposal_rotations(cloud.points, cloud.normals, count, generator)
         field_ = DistanceField.of_cloud(cloud.points, cloud.normals)
         index = torch.zeros(count, dtype=torch.long)
         scene = Scene(FieldStack([field_]), index, frame_of(rotation, cloud.points.mean(0)))
-        energy = GraspEnergy(field_, num, guide.weights)
+        energy = GraspEnergy(field_, kept, guide.weights)
         self.scheduler.set_timesteps(guide.denoising_steps)
         with torch.no_grad():
             feature = self.see(scene)
@@ -163,15 +164,21 @@ class GraspDiffusion(GraspModel):
             with torch.no_grad():
                 clean = self(grasp, time.expand(len(grasp)), feature, scene)
                 if number == 0:
-                    promise = logsigmoid(self.judge(clean, feature, scene)).sum(-1)
-                    best = promise.topk(num).indices.sort().values
+                    best = self._best(kept, clean, feature, scene)
                     grasp, clean, feature, scene = grasp[best], clean[best], feature[best], scene.select(best)
             if number >= 0:
                 clean = self._descend(clean, guide.descents, energy, scene.frame)
             grasp = self.scheduler.step(clean, time, grasp, return_dict=False)[0]
         grasp = self._descend(grasp, guide.final_descents, energy, scene.frame)
-        position, joints = decode(grasp)
-        return Proposals(palm_in_object(scene.frame[:, 3:], scene.frame[:, :3], position), joints)
+        best = self._best(num, grasp, feature, scene)
+        (position, joints), frame = decode(grasp[best]), scene.frame[best]
+        return Proposals(palm_in_object(frame[:, 3:], frame[:, :3], position), joints)
+
+    @torch.no_grad()
+    def _best(self, count: int, grasp: Tensor, feature: Tensor, scene: Scene) -> Tensor:
+        """Which of the grasps (B, 25) are most likely stable, (count,) rows in their order."""
+        promise = logsigmoid(self.judge(grasp, feature, scene)).sum(-1)
+        return promise.topk(count).indices.sort().values
 
     def _descend(self, grasp: Tensor, steps: int, energy: GraspEnergy, frame: Tensor) -> Tensor:
         """Grasps (B, 25) after so many steps down the energy."""

@@ -1,6 +1,6 @@
 """Primitive and random shapes of hand-held size, each from a number: to pre-train on before any real object is seen.
 
-Boxes, round bodies with a random outline, bent bars, plates, blades, discs, and tools of a handle and a head.
+Boxes, round bodies with a random outline, bent bars, plates, and tools of a handle and a head.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import numpy as np
 
 from dexh2r_gym.objects.build import build_object
 from dexh2r_gym.objects.model import ObjectModel
-from dexh2r_gym.objects.shapes import Parts, across, bent, box, facing, plate, tilted, tube
+from dexh2r_gym.objects.shapes import Parts, across, bent, box, plate, tilted, tube
 
 _SIDES = 16
 _DENSITY = (250.0, 900.0)  # kg/m^3
@@ -21,7 +21,7 @@ _DENSITY = (250.0, 900.0)  # kg/m^3
 def random_shape(number: int) -> ObjectModel:
     """The shape of this number, 0 or more: named `shape_00012`, always the same, built in about a second."""
     rng = np.random.default_rng([2025, number])
-    kind = _KINDS[number % len(_KINDS)]
+    kind = (_box, _round, _tool, _bar, _plate)[number % 5]
     parts = kind(rng)
     return build_object(f"shape_{number:05d}", parts, density=float(rng.uniform(*_DENSITY)))
 
@@ -86,29 +86,3 @@ def _plate(rng: np.random.Generator) -> Parts:
         grip = float(rng.uniform(0.009, 0.016))
         parts += tube(_SIDES, (float(h - 0.01), grip), (float(h + rng.uniform(0.08, 0.13)), grip))
     return parts
-
-
-def _blade(rng: np.random.Generator) -> Parts:
-    """A thin blade, in line with its grip or beside its middle."""
-    long, wide, thick = rng.uniform((0.09, 0.018, 0.003), (0.19, 0.055, 0.007))
-    tip, back = float(rng.uniform(0.2, 0.9) * wide), float(rng.uniform(-0.5, 0.0) * wide)
-    outline = [(back, 0.0), (back + wide, 0.0), (back + wide, 0.7 * long), (back + tip, long), (back, long)]
-    parts = plate([(float(x), float(z)) for x, z in outline], float(thick))
-    grip, flat = float(rng.uniform(0.010, 0.016)), float(rng.uniform(0.6, 1.0))
-    return parts + tube(_SIDES, (-float(rng.uniform(0.09, 0.13)), grip, flat * grip), (0.01, grip, flat * grip))
-
-
-def _disc(rng: np.random.Generator) -> Parts:
-    """A round or oval disc or shallow bowl with a grip."""
-    radius, deep = float(rng.uniform(0.04, 0.09)), float(rng.uniform(0.008, 0.045))
-    oval, floor = rng.uniform(0.7, 1.0), rng.uniform(0.6, 1.0)
-    rings = (0.0, floor * oval * radius, floor * radius), (deep, oval * radius, radius)
-    grip, flat = float(rng.uniform(0.007, 0.015)), float(rng.uniform(0.6, 1.4))
-    start, stop = 0.6 * radius, radius + float(rng.uniform(0.09, 0.15))
-    handle = tube(_SIDES, (start, grip, flat * grip), (stop, grip, flat * grip))
-    parts = facing(tube(2 * _SIDES, *rings), deep)
-    at = max(0.0, deep - 0.005)
-    return parts + [part + [0.0, deep - at, 0.0] for part in handle]
-
-
-_KINDS = (_box, _round, _tool, _bar, _plate, _blade, _disc)
