@@ -18,6 +18,8 @@ from dexh2r_gym.types import NUM_GIVER_JOINTS
 SUBSTEPS_PER_SECOND = 180
 OBJECT_WELD_TIME = 0.02  # seconds, time constant of the weld that holds the object to its recorded pose
 OBJECT_WELD_IMPEDANCE = 0.9995  # high: the robot may push, the giver keeps hold, within 10 degrees of the recording
+_SHOWN = 2  # group of what is drawn, but the floor
+_LOOKS = {"robot": (0.7, 0.45), "object": (0.35, 0.4), "skin": (0.12, 0.15)}  # specular, shininess
 
 
 def scene_spec(obj: ObjectModel, giver: GiverHand, *, visuals: bool) -> mujoco.MjSpec:
@@ -35,6 +37,8 @@ def scene_spec(obj: ObjectModel, giver: GiverHand, *, visuals: bool) -> mujoco.M
     add_hand(spec, visuals=visuals)
     add_object(spec, obj, visuals=visuals)
     add_giver(spec, giver, visuals=visuals)
+    if visuals:
+        add_looks(spec)
     spec.worldbody.add_body(name="object_target", mocap=True)
     weld = spec.add_equality(name="object_held", type=mujoco.mjtEq.mjEQ_WELD, objtype=mujoco.mjtObj.mjOBJ_BODY)
     weld.name1, weld.name2 = "object_target", "object"
@@ -53,29 +57,68 @@ def scene_spec(obj: ObjectModel, giver: GiverHand, *, visuals: bool) -> mujoco.M
 
 
 def add_surroundings(spec: mujoco.MjSpec) -> None:
-    """Floor, sky and light, for pictures."""
-    spec.visual.global_.offwidth, spec.visual.global_.offheight = 1920, 1080
-    spec.visual.headlight.ambient[:] = 0.45
-    spec.visual.headlight.diffuse[:] = 0.5
-    spec.visual.quality.shadowsize = 4096
+    """Floor, sky and lights, for pictures."""
+    spec.visual.global_.offwidth, spec.visual.global_.offheight = 1920, 1920
+    spec.visual.headlight.ambient[:] = 0.32
+    spec.visual.headlight.diffuse[:] = 0.22
+    spec.visual.headlight.specular[:] = 0.05
+    spec.visual.quality.shadowsize = 2048
+    spec.visual.map.shadowclip = 1.2
+    spec.visual.map.haze = 0.25
+    spec.visual.rgba.haze[:] = [0.86, 0.88, 0.90, 1.0]
     spec.add_texture(
         name="sky",
         type=mujoco.mjtTexture.mjTEXTURE_SKYBOX,
         builtin=mujoco.mjtBuiltin.mjBUILTIN_GRADIENT,
-        rgb1=[0.75, 0.82, 0.9],
-        rgb2=[0.95, 0.96, 0.98],
+        rgb1=[0.62, 0.72, 0.84],
+        rgb2=[0.90, 0.92, 0.94],
         width=256,
         height=256,
     )
+    tiles = spec.add_texture(
+        name="tiles",
+        type=mujoco.mjtTexture.mjTEXTURE_2D,
+        builtin=mujoco.mjtBuiltin.mjBUILTIN_CHECKER,
+        rgb1=[0.82, 0.82, 0.81],
+        rgb2=[0.78, 0.78, 0.77],
+        mark=mujoco.mjtMark.mjMARK_EDGE,
+        markrgb=[0.72, 0.72, 0.71],
+        width=256,
+        height=256,
+    )
+    floor = spec.add_material(name="floor_look", texrepeat=[1, 1], texuniform=True, specular=0.0, shininess=0.0)
+    floor.textures[mujoco.mjtTextureRole.mjTEXROLE_RGB] = tiles.name
     spec.worldbody.add_geom(
         name="floor",
         type=mujoco.mjtGeom.mjGEOM_PLANE,
         size=[20, 20, 0.05],
-        rgba=[0.9, 0.9, 0.88, 1],
+        material=floor.name,
         contype=0,
         conaffinity=0,
     )
-    spec.worldbody.add_light(pos=[-0.6, -1.2, 2.6], dir=[0.3, 0.55, -0.8], diffuse=[0.6, 0.6, 0.6], castshadow=True)
+    for position, towards, strength, shadow in (
+        ((-0.8, -1.4, 2.8), (0.35, 0.55, -0.8), 0.50, True),
+        ((1.2, 1.0, 2.2), (-0.6, -0.5, -0.7), 0.18, False),
+    ):
+        spec.worldbody.add_light(
+            pos=position,
+            dir=towards,
+            type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL,
+            diffuse=[strength] * 3,
+            specular=[0.6 * strength] * 3,
+            castshadow=shadow,
+        )
+
+
+def add_looks(spec: mujoco.MjSpec) -> None:
+    """How much robot, object and skin shine; their colours are their own."""
+    for name, (specular, shininess) in _LOOKS.items():
+        spec.add_material(name=f"{name}_look", specular=specular, shininess=shininess)
+    for geom in spec.geoms:
+        if geom.group == _SHOWN:
+            geom.material = "object_look" if geom.name.startswith("object") else "robot_look"
+    for skin in spec.skins:
+        skin.material = "skin_look"
 
 
 @lru_cache(maxsize=128)

@@ -20,7 +20,7 @@ from dexh2r_gym.types import NUM_GIVER_JOINTS
 BODY_PREFIX = "giver_"
 SKIN_NAME = "giver_skin"
 CONTYPE, CONAFFINITY = 4, 1  # meets the robot hand alone: neither the object, nor itself, nor the ground
-SKIN_RGBA = (0.87, 0.67, 0.55, 1.0)
+SKIN_RGBA = (0.85, 0.64, 0.52, 1.0)
 _GEOM_PREFIX = "giver_capsule_"
 
 

@@ -38,7 +38,7 @@ _MASS = {
 _SMALL_RADIUS = 0.008  # m, bodies without a shape of their own have the inertia of a ball of this radius
 
 _ASSETS = Path(__file__).parent.parent / "assets" / "shadow_hand"
-_DARK, _METAL, _RUBBER = (0.13, 0.13, 0.14, 1.0), (0.45, 0.46, 0.48, 1.0), (0.06, 0.06, 0.06, 1.0)
+_DARK, _METAL, _RUBBER = (0.20, 0.21, 0.23, 1.0), (0.58, 0.59, 0.61, 1.0), (0.11, 0.11, 0.12, 1.0)
 _LOOKS = {
     "palm": _DARK, "wrist": _METAL, "lf_metacarpal": _DARK, "f_knuckle": _METAL, "f_proximal": _DARK,
     "f_middle": _DARK, "f_distal": _RUBBER, "th_proximal": _DARK, "th_middle": _DARK, "th_distal": _RUBBER,
