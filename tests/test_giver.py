@@ -20,7 +20,9 @@ from dexh2r_gym.giver import (
     move_mano,
     set_giver_geoms,
 )
+from dexh2r_gym.objects import load_object
 from dexh2r_gym.rotations import pose_apply, quat_from_axis_angle
+from dexh2r_gym.scene import scene_model, scene_spec
 
 SIDES = ("right", "left")
 
@@ -267,3 +269,32 @@ def test_giver_meets_the_robot_alone_and_has_a_fixed_layout():
     data.qpos[:3] = [1, 0, 0]
     mujoco.mj_forward(model, data)
     assert data.ncon == 0  # overlapping capsules of the hand do not meet each other
+
+
+def test_a_shared_scene_finds_the_contacts_of_one_compiled_for_its_giver():
+    """MuJoCo looks for contacts by boxes about bodies: were they misplaced, contacts would be lost without a word."""
+    obj, rng = load_object("banana"), np.random.default_rng(0)
+    hand = GiverHand("left", rng.normal(size=10))
+    shared, own = scene_model(obj, hand), scene_spec(obj, hand, visuals=False).compile()
+    bones = hand.bone_poses(hand.mano(torch.tensor([0.0, 0.0, 1.0]).double(), torch.tensor([1.0, 0, 0, 0]).double()))
+    found = []
+    for model in (shared, own):
+        data, ids = mujoco.MjData(model), giver_mocap_ids(model)
+        data.mocap_pos[ids], data.mocap_quat[ids] = bones[:, :3], bones[:, 3:]
+        palm, thing = (model.joint(name).qposadr[0] for name in ("rh_base", "object_free"))
+        data.qpos[thing : thing + 3] = [0, 0, 5]
+        depths = []
+        for seed in range(40):
+            place = np.random.default_rng(seed)
+            data.qpos[palm : palm + 3] = bones[:, :3].mean(0).numpy() + place.normal(0, 0.06, 3)
+            data.qpos[palm + 3 : palm + 7] = place.normal(size=4)
+            mujoco.mj_kinematics(model, data)
+            mujoco.mj_comPos(model, data)
+            mujoco.mj_collision(model, data)
+            bodies = [[model.body(model.geom_bodyid[g]).name for g in pair] for pair in data.contact.geom]
+            touched = [any(name.startswith("giver_") for name in pair) for pair in bodies]
+            depths.append(np.sort(data.contact.dist[np.array(touched, dtype=bool)]))
+        found.append(depths)
+    assert sum(map(len, found[1])) > 200
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-7)

@@ -33,7 +33,8 @@ def add_giver(spec: mujoco.MjSpec, hand: GiverHand | None = None, *, visuals: bo
     """
     hand = hand or GiverHand()
     bodies = [
-        spec.worldbody.add_body(name=f"{BODY_PREFIX}{i}", pos=p, mocap=True, explicitinertial=True)
+        # ipos: boxes of bodies, by which MuJoCo looks for contacts, are in the inertial frame
+        spec.worldbody.add_body(name=f"{BODY_PREFIX}{i}", pos=p, ipos=[0, 0, 0], mocap=True, explicitinertial=True)
         for i, p in enumerate(hand.rest_joints.numpy())
     ]
     collision = {"contype": CONTYPE, "conaffinity": CONAFFINITY, "group": 3, "rgba": SKIN_RGBA}
