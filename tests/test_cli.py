@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 
 from dexh2r_gym import cli
-from dexh2r_gym.cli import grasps, imports, replays, runs, table4
+from dexh2r_gym.cli import grasps, imports, replays, runs, table4, view
 from policies import cli as policies_cli
 
 LEAVES = {
     "evaluate": runs.Evaluate,
     "score": runs.Score,
+    "view": view.View,
     "table4": table4.Table4,
     "bench": runs.Bench,
     "replays import dexh2r": imports.ImportDexH2R,
@@ -26,7 +27,6 @@ LEAVES = {
     "replays generate": replays.Generate,
     "replays info": replays.Info,
     "replays check": replays.Check,
-    "replays show": replays.Show,
     "replays migrate": replays.Migrate,
     "grasps make": grasps.MakeGrasps,
     "grasps data": grasps.GraspData,
@@ -114,7 +114,7 @@ def test_a_mistake_is_one_line_that_lists_what_is_valid(line, words, dexh2r, tmp
         ("evaluate --mode medium", "'easy', 'hard'"),
         ("evaluate --split val", "'train', 'validation', 'test', 'all'"),
         ("replays import dexicb a b", "dexh2r, dexh2r-zarr, dexycb, khanna"),
-        ("evalute", "evaluate, score, table4, bench, replays, grasps, train, checkpoints"),
+        ("evalute", "evaluate, score, view, table4, bench, replays, grasps, train, checkpoints"),
     ],
 )
 def test_a_wrong_choice_is_refused_with_the_right_ones(line, choices, dexh2r, capsys):

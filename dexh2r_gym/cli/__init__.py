@@ -15,12 +15,16 @@ from dexh2r_gym.cli.grasps import Grasps
 from dexh2r_gym.cli.replays import Replays
 from dexh2r_gym.cli.runs import Bench, Evaluate, Score
 from dexh2r_gym.cli.table4 import Table4
+from dexh2r_gym.cli.view import View
 from dexh2r_gym.plugins import installed
 
-_ABOUT = "Dexterous human-to-robot handover: evaluate agents, make and import trials, search grasps, train, measure."
+_ABOUT = (
+    "Dexterous human-to-robot handover: evaluate agents, make, import and view trials, search grasps, train, measure."
+)
 COMMANDS: dict[str, Any] = {
     "evaluate": Evaluate,
     "score": Score,
+    "view": View,
     "table4": Table4,
     "bench": Bench,
     "replays": Replays,

@@ -1,4 +1,4 @@
-"""Commands that make, check and show recorded trials."""
+"""Commands that make, import and check recorded trials."""
 
 from __future__ import annotations
 
@@ -95,36 +95,6 @@ class Check:
 
 
 @dataclass
-class Show:
-    """Look at a replay in the browser, or write it as a video.
-
-    Example: dexh2r replays show mini --out handover.mp4
-    """
-
-    store: Positional[str] = "mini"
-    """`mini`, or the path of a store."""
-    id: Positional[str | None] = None
-    """Which replay to begin with, for instance s03/hammer/000; by default the first."""
-    out: Path | None = None
-    """An .mp4 video or a .png contact sheet to write instead of opening the browser."""
-    host: str = "127.0.0.1"
-    """Address to serve on; 0.0.0.0 lets other machines look."""
-    port: int = 8080
-
-    def run(self) -> None:
-        from dexh2r_gym.replay import ReplayStore
-        from dexh2r_gym.show import film, serve
-
-        store = ReplayStore.open(self.store)
-        if self.out:
-            replay = store.replay(self.id) if self.id else store[0]
-            film(replay, self.out, progress=lambda frames: tqdm(frames, unit="frame"))
-            print(f"wrote {self.out}: replay {replay.id}")
-        else:
-            serve(store, self.id, host=self.host, port=self.port)
-
-
-@dataclass
 class Migrate:
     """Turn a store of an older version of the format into the present one.
 
@@ -147,14 +117,13 @@ class Migrate:
 
 @dataclass
 class Replays:
-    """Make, import, check and show recorded trials."""
+    """Make, import and check recorded trials."""
 
     command: (
         Annotated[Import, subcommand("import")]
         | Annotated[Generate, subcommand("generate")]
         | Annotated[Info, subcommand("info")]
         | Annotated[Check, subcommand("check")]
-        | Annotated[Show, subcommand("show")]
         | Annotated[Migrate, subcommand("migrate")]
     )
 
