@@ -8,7 +8,7 @@ import sys
 
 from gymnasium.envs.registration import register
 
-__version__ = "0.3.0"
+__version__ = "0.4.0"
 
 if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
     os.environ.setdefault(

@@ -64,7 +64,7 @@ def bench(out: Path, *, seconds: float, num_envs: Sequence[int], replays: str = 
                 released_metrics=False,
             )
             assert isinstance(env.unwrapped, HandoverVectorEnv)
-            rate = _measure_ours(env.unwrapped, seconds)
+            rate = measure_env(env.unwrapped, seconds)
             rows.append(
                 {"env": f"dexh2r-gym {backend}", "num_envs": n, "steps_per_s": rate, "fps": env.unwrapped.task.fps}
             )
@@ -83,7 +83,7 @@ def bench(out: Path, *, seconds: float, num_envs: Sequence[int], replays: str = 
         "peer": {"env": PEER, "num_envs": PEER_ENVS, "steps_per_s": measured, "simulated_s_per_s": peer_speed},
         "rows": rows,
         "windows_per_s": windows,
-        "machine": {"cpu": _cpu(), "cores": os.cpu_count(), "python": platform.python_version()},
+        "machine": {"cpu": cpu_name(), "cores": os.cpu_count(), "python": platform.python_version()},
         "versions": {name: version(name) for name in ("mujoco", "torch", "numpy", "gymnasium")},
         "seconds": seconds,
     }
@@ -93,7 +93,7 @@ def bench(out: Path, *, seconds: float, num_envs: Sequence[int], replays: str = 
     return table
 
 
-def _measure_ours(env: Any, seconds: float) -> float:
+def measure_env(env: Any, seconds: float) -> float:
     """Steps a second of all worlds together, each playing the demonstration of its trial."""
     replays = {i: env.task.store.replay(i) for i in env.replay_ids}
     row = {i: n for n, i in enumerate(replays)}
@@ -117,7 +117,7 @@ def _measure_ours(env: Any, seconds: float) -> float:
         env.reset(seed=0, options={"replay": list(some)})
     _, info = env.reset(seed=0, options={"replay": list(np.resize(env.replay_ids, env.num_envs))})
     begin(np.ones(env.num_envs, dtype=bool), info)
-    return env.num_envs * _rate(step, seconds)
+    return env.num_envs * calls_per_second(step, seconds)
 
 
 def _measure_peer(seconds: float) -> float | None:
@@ -138,7 +138,7 @@ def _measure_peer(seconds: float) -> float | None:
         env.step(actions[count % len(actions)])
         count += 1
 
-    rate = PEER_ENVS * _rate(step, seconds)
+    rate = PEER_ENVS * calls_per_second(step, seconds)
     env.close()
     return rate
 
@@ -151,7 +151,7 @@ def _measure_windows(replays: str, seconds: float) -> float:
     def step() -> None:
         windows[torch.randint(len(windows), (WINDOW_BATCH,), generator=generator)]["cloud"].contiguous()
 
-    return WINDOW_BATCH * _rate(step, seconds)
+    return WINDOW_BATCH * calls_per_second(step, seconds)
 
 
 def _measure_zarr(replays: str, seconds: float) -> float:
@@ -170,10 +170,10 @@ def _measure_zarr(replays: str, seconds: float) -> float:
         turned = [Rotation.from_quat(row[3:], scalar_first=True).apply(points) + row[:3] for row in pose]
         return {"hand_state": hand, "object_pose": pose, "cloud": np.stack(turned).astype(np.float32)}
 
-    return WINDOW_BATCH * _rate(lambda: default_collate([window() for _ in range(WINDOW_BATCH)]), seconds)
+    return WINDOW_BATCH * calls_per_second(lambda: default_collate([window() for _ in range(WINDOW_BATCH)]), seconds)
 
 
-def _rate(step: Callable[[], object], seconds: float) -> float:
+def calls_per_second(step: Callable[[], object], seconds: float) -> float:
     """Calls a second, after a warm-up."""
     count = 0
     for limit in (WARM_UP_SECONDS, seconds):
@@ -184,7 +184,7 @@ def _rate(step: Callable[[], object], seconds: float) -> float:
     return count / spent
 
 
-def _cpu() -> str:
+def cpu_name() -> str:
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     return next(

@@ -12,76 +12,109 @@ import numpy as np
 from torch import Tensor
 
 from dexh2r_gym.giver import GiverHand, correct_skin, giver_mocap_ids
+from dexh2r_gym.giver.model import set_giver_skin
 from dexh2r_gym.hand import JOINT_NAMES
 from dexh2r_gym.objects import ObjectModel
-from dexh2r_gym.scene import scene_model
+from dexh2r_gym.scene import scene_model, scene_spec
 from dexh2r_gym.types import SceneState
 
 WIDTH, HEIGHT = 640, 480
-MAX_CANVASES = 16  # OpenGL contexts kept, one an object
+MAX_CANVASES = 128  # kept at once, one an object
+_SAMPLES, _SHADOWS = 4, 2048  # of a pixel; edge of the shadows' map, pixels
 _MAX_GEOMS = 1000  # drawn in one picture
 
 
 class Canvas:
-    """An OpenGL context that can draw one object with any open hand, or with the hand of MANO it was made for."""
+    """What draws one object, in the current OpenGL context, with any open hand or any hand of MANO of one side."""
 
-    def __init__(self, model: mujoco.MjModel, width: int, height: int, samples: int) -> None:
-        """samples: of each pixel. RuntimeError where no context can be made; it says what to install or set."""
-        _load_triton_first()
-        model.vis.quality.offsamples = samples
-        try:
-            self._context = mujoco.GLContext(width, height)
-            self._context.make_current()
-            self._drawing = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
-        except Exception as error:
-            raise RuntimeError(
-                f"no OpenGL context could be made ({error}); without a screen set MUJOCO_GL=egl (Debian: libegl1) "
-                "or MUJOCO_GL=osmesa (libosmesa6) before Python starts; observations of state and point_cloud need none"
-            ) from error
-        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._drawing)
+    def __init__(self, obj: ObjectModel, giver: GiverHand, width: int, height: int, samples: int, shadows: int) -> None:
+        self.model = scene_spec(obj, giver, visuals=True).compile()  # its own: it is dressed as each giver
+        visual = self.model.vis
+        visual.global_.offwidth, visual.global_.offheight = width, height
+        visual.quality.offsamples, visual.quality.shadowsize = samples, shadows
+        self._drawing = mujoco.MjrContext(self.model, mujoco.mjtFontScale.mjFONTSCALE_100)
         self._drawing.readDepthMap = mujoco.mjtDepthMap.mjDEPTH_ZEROFAR
-        self.scene = mujoco.MjvScene(model, _MAX_GEOMS)
-        self.data = mujoco.MjData(model)
+        self.data = mujoco.MjData(self.model)
+        self.scene = mujoco.MjvScene(self.model, _MAX_GEOMS)
+        self.scene.flags[mujoco.mjtRndFlag.mjRND_CULL_FACE] = False  # skins of left hands are wound as those of right
+        self.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = False
+        self.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = shadows > 0
         self._rect = mujoco.MjrRect(0, 0, width, height)
+        self._options, self._perturb = mujoco.MjvOption(), mujoco.MjvPerturb()
+        self._giver = giver
 
-    def read(self, colour: np.ndarray | None, depth: np.ndarray | None = None) -> None:
+    def pose(
+        self, scene: SceneState, world: int, giver: GiverHand, bones: Tensor, camera: mujoco.MjvCamera | None = None
+    ) -> None:
+        """Bring `scene` to where one world stands; bones (16, 7): the giver's. Without a camera, it is aimed later."""
+        if giver != self._giver:
+            set_giver_skin(self.model, giver)
+            self._giver = giver
+        pose_scene(self.model, self.data, scene, world, giver, bones)
+        camera = camera or mujoco.MjvCamera()
+        every = mujoco.mjtCatBit.mjCAT_ALL
+        mujoco.mjv_updateScene(self.model, self.data, self._options, self._perturb, camera, every, self.scene)
+
+    def read(self, colour: np.ndarray, depth: np.ndarray | None = None) -> None:
         """Draw `scene` into (H, W, 3) uint8 and the depth buffer (H, W) float32, 0 at the far end; upper row first."""
-        self._context.make_current()
+        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._drawing)
         mujoco.mjr_render(self._rect, self.scene, self._drawing)
         mujoco.mjr_readPixels(colour, depth, self._rect, self._drawing)
-        for picture in (colour, depth):
-            if picture is not None:
-                picture[:] = picture[::-1].copy()
+        colour[:] = colour[::-1].copy()
+        if depth is not None:
+            depth[:] = depth[::-1].copy()
 
-    def close(self) -> None:
-        """Free the context."""
-        self._context.make_current()
+    def free(self) -> None:
+        """Free what it holds of the current OpenGL context."""
         self._drawing.free()
-        self._context.free()
 
 
 class Canvases:
-    """The canvases in use, the last used last; beyond `MAX_CANVASES` the oldest goes."""
+    """An OpenGL context and the canvases in it, the last used last; beyond `MAX_CANVASES` the oldest goes."""
 
-    def __init__(self, width: int, height: int, samples: int) -> None:
-        self._format = (width, height, samples)
+    def __init__(self, width: int, height: int, *, samples: int = 0, shadows: int = 0) -> None:
+        """Nothing of OpenGL is touched before the first canvas."""
+        self._format = (width, height, samples, shadows)
+        self._context: mujoco.GLContext | None = None
         self._all: dict[Any, Canvas] = {}
 
     def canvas(self, obj: ObjectModel, giver: GiverHand) -> Canvas:
-        """One for this object, whoever gives."""
-        key = (obj, giver if giver.convex else None)
+        """One for this object, whoever gives; what it draws does not depend on who gave before.
+
+        Raises RuntimeError where no OpenGL context can be made, with what to install or set.
+        """
+        self._make_current()
+        key = (obj, giver.side if giver.convex else None)
         canvas = self._all.pop(key, None)
         if canvas is None:
             while len(self._all) >= MAX_CANVASES:
-                self._all.pop(next(iter(self._all))).close()
-            canvas = Canvas(scene_model(obj, giver, visuals=True), *self._format)
+                self._all.pop(next(iter(self._all))).free()
+            canvas = Canvas(obj, giver if giver.convex else GiverHand(), *self._format)
         self._all[key] = canvas
         return canvas
 
     def close(self) -> None:
         """Free all."""
-        while self._all:
-            self._all.popitem()[1].close()
+        if self._context is not None:
+            self._context.make_current()
+            while self._all:
+                self._all.popitem()[1].free()
+            self._context.free()
+            self._context = None
+
+    def __del__(self) -> None:
+        self.close()  # while the context is there: MuJoCo's own end of a drawing needs it
+
+    def _make_current(self) -> None:
+        _load_triton_first()
+        try:
+            self._context = self._context or mujoco.GLContext(*self._format[:2])
+            self._context.make_current()
+        except Exception as error:
+            raise RuntimeError(
+                f"no OpenGL context could be made ({error}); without a screen set MUJOCO_GL=egl (Debian: libegl1) "
+                "or MUJOCO_GL=osmesa (libosmesa6) before Python starts; observations of state and point_cloud need none"
+            ) from error
 
 
 def pose_scene(
@@ -105,8 +138,7 @@ class SceneRenderer:
 
     def __init__(self, width: int = WIDTH, height: int = HEIGHT):
         self._size = (width, height)
-        self._canvases = Canvases(width, height, samples=4)
-        self._options, self._perturb = mujoco.MjvOption(), mujoco.MjvPerturb()
+        self._canvases = Canvases(width, height, samples=_SAMPLES, shadows=_SHADOWS)
         self._window: Any = None
         self._window_data: mujoco.MjData | None = None
         self._camera = mujoco.MjvCamera()
@@ -114,12 +146,9 @@ class SceneRenderer:
 
     def draw(self, scene: SceneState, world: int, obj: ObjectModel, giver: GiverHand, bones: Tensor) -> np.ndarray:
         """Picture (height, width, 3) uint8 of one world; bones (16, 7): the giver's."""
-        model, canvas = scene_model(obj, giver, visuals=True), self._canvases.canvas(obj, giver)
-        pose_scene(model, canvas.data, scene, world, giver, bones)
+        canvas = self._canvases.canvas(obj, giver)
         self._aim(scene, world)
-        mujoco.mjv_updateScene(
-            model, canvas.data, self._options, self._perturb, self._camera, mujoco.mjtCatBit.mjCAT_ALL, canvas.scene
-        )
+        canvas.pose(scene, world, giver, bones, self._camera)
         picture = np.empty((*self._size[::-1], 3), np.uint8)
         canvas.read(picture)
         return picture
@@ -144,7 +173,7 @@ class SceneRenderer:
         self._window.sync()
 
     def close(self) -> None:
-        """Free the OpenGL contexts and close the window."""
+        """Free the OpenGL context and close the window."""
         self._canvases.close()
         if self._window is not None:
             self._window.close()

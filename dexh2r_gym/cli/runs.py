@@ -28,6 +28,8 @@ class Evaluate:
     replays: str = "mini"
     """`mini`, or the path of a replay store."""
     backend: Literal["mujoco", "kinematic"] = "mujoco"
+    obs_mode: str = "state"
+    """What the agent observes: state, state_dict, point_cloud, rgbd, or several joined by +."""
     num_envs: int = 32
     """Worlds side by side; the numbers do not depend on it."""
     seed: int = 0
@@ -56,6 +58,7 @@ class Evaluate:
             video=self.video,
             mode=self.mode,
             backend=self.backend,
+            obs_mode=self.obs_mode,
             speed_limits=self.speed_limits,
         )
         print((out / "report.md").read_text())
@@ -95,8 +98,15 @@ class Bench:
     """Worlds side by side, one measurement each per backend."""
     grasps: bool = False
     """Measure goal grasps instead: filters and choice beside the plain way, stability tests, search; a minute."""
+    sensing: bool = False
+    """Measure clouds and pictures instead, beside rendered depth and MuJoCo's own renderer."""
 
     def run(self) -> None:
+        if self.sensing:
+            from dexh2r_gym.bench_sensing import bench_sensing
+
+            print(bench_sensing(self.out, seconds=self.seconds))
+            return
         if self.grasps:
             from dexh2r_gym.bench_grasps import write_bench
 

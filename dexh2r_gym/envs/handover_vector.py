@@ -12,13 +12,15 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
-from dexh2r_gym.envs import control, observations
+from dexh2r_gym.envs import control
+from dexh2r_gym.envs.memory import check_memory
 from dexh2r_gym.envs.options import make_options
 from dexh2r_gym.envs.task import HandoverTask
 from dexh2r_gym.render import SceneRenderer
 from dexh2r_gym.types import EpisodeStatus
 
-_RESET_OPTIONS = ("replay", "reset_mask")
+_RESET_OPTIONS = ("replay", "reset_mask", "calibration")
+_NOISE = 1  # tells the generators of noise from those that draw trials
 
 
 class HandoverVectorEnv(VectorEnv[Any, Any, np.ndarray]):
@@ -43,7 +45,8 @@ class HandoverVectorEnv(VectorEnv[Any, Any, np.ndarray]):
     way actions are ignored.
 
     ## Observation space
-    `obs_mode="state"`: `Box(148,)` float32, these parts one after another; `"state_dict"`: a `Dict` of them.
+    `obs_mode="state"`: `Box(148,)` float32, these parts one after another; `"state_dict"`: a `Dict` of them. Several
+    modes joined by `+`, such as `"point_cloud+state"`, give a `Dict` of all their keys, the flat state as `state`.
 
     | part | size | meaning |
     |---|---|---|
@@ -55,6 +58,21 @@ class HandoverVectorEnv(VectorEnv[Any, Any, np.ndarray]):
     | goal_state | 28 | hand state of the nearest free goal grasp, carried along with the object |
     | goal_distance | 1 | d, distance of palm and goal palm (m); 10 where no goal is free |
     | phase | 2 | 1 while alignment is under way, part of the recording that has passed |
+
+    | mode | keys of its `Dict` |
+    |---|---|
+    | point_cloud | `point_cloud` (num_points, 3) float32, metres, world; `agent_pos` (28,) as above |
+    | rgbd | `image` (H, W, 3) uint8, `depth` (H, W) float32 metres along the camera's axis, `agent_pos` |
+
+    A cloud is what the cameras `cloud_cameras` see of the object together, occluded by itself and by both hands, with
+    a depth sensor's noise (`cloud="observed"`), or points spread evenly over all of its surface (`"clean"`). Where
+    fewer points are seen than asked for, they are repeated; where none is, the cloud is zero, and `points_seen` in
+    `info` is 0. With several `cameras` the keys of pictures are `image_<camera>` and `depth_<camera>`;
+    `segmentation=True` adds `segmentation` (H, W) uint8: 0 background, 1 robot, 2 object, 3 giver. `goal_pos=True` adds
+    `goal_pos` (28,), the `goal_state`, to any mode but those of the state, which have it. See `dexh2r_gym.sensing`.
+
+    `obs_delay` shows all but agent_pos, agent_vel and phase so many frames late; `pose_noise` gives object and giver
+    the errors of a tracker (`dexh2r_gym.sensing.noise.PoseNoise`), and what follows from their poses with them.
 
     ## Rewards
     `dense`: 5 per metre of d gained, 10 on reaching the goal, -20 per metre of penetration and frame, -0.002 per
@@ -71,30 +89,45 @@ class HandoverVectorEnv(VectorEnv[Any, Any, np.ndarray]):
 
     ## Info
     Every step: `replay` (id), `goal_distance` (m), `depth` (m, mesh-exact penetration of the hand into the object),
-    `giver_force` (N). At the end of an episode also `succ`, `safe`, `pen_dep` (cm), `pen_fr`, `infer_fr`,
-    `traj_len` (m) by the paper's definitions, the same with the suffix `_released` by the released code's,
-    `max_giver_force` (N), `status` (name of an `EpisodeStatus`) and `end_frame`. See `dexh2r_gym.metrics`.
+    `giver_force` (N), with clouds `points_seen`, how many different points of the object's surface its cloud has. After
+    `reset(options={"calibration": True})` `calibration`, see `dexh2r_gym.sensing.calibration`. At the end of an episode
+    also `succ`, `safe`, `pen_dep` (cm), `pen_fr`, `infer_fr`, `traj_len` (m) by the paper's definitions, the same with
+    the suffix `_released` by the released code's, `max_giver_force` (N), `status` (name of an `EpisodeStatus`) and
+    `end_frame`. See `dexh2r_gym.metrics`.
 
     ## Arguments
     | argument | values | default |
     |---|---|---|
     | mode | easy (U = 10 cm), hard (U = 5 cm) | hard |
     | backend | mujoco, kinematic | mujoco |
-    | obs_mode | state, state_dict | state |
+    | obs_mode | state, state_dict, point_cloud, rgbd, or several joined by + | state |
+    | num_points | points of a cloud, 1 to 4096 | 1024 |
+    | cloud | observed, clean | observed |
+    | sampler | which of the points seen: random, farthest (even spacing, slower) | random |
+    | cloud_cameras | whose view the observed cloud is: kinect_0 to kinect_3, wrist_0, wrist_1 | the four kinects |
+    | crop | corners ((x, y, z), (x, y, z)) of the box outside of which no point is seen, world, m | None |
+    | cameras | of the pictures, as above | (kinect_0,) |
+    | image_size | width and height of pictures | (320, 180) |
+    | segmentation | whether pictures have one | False |
+    | goal_pos | whether the nearest free goal is shown | False |
+    | obs_delay | frames that what is seen is late, 0 to 30 | 0 |
+    | pose_noise | a `PoseNoise`, or None | None |
     | control_mode | absolute, delta | absolute |
     | alignment | env, none (the agent closes in by itself) | env |
     | replays | `mini`, or the path of a replay store | mini |
     | split | train, validation, test, all | train |
     | reward_mode | dense, sparse | dense |
     | render_mode | rgb_array, human | None |
+    | overlay | d, phase, penetration and force written into rgb_array pictures | False |
     | speed_limits | palm m/s, palm rad/s, joints rad/s; None for the paper's unlimited kinematics | (1.5, 4, 4) |
     | released_metrics | score by the released code's definitions too (slow: a search a frame) | True |
     | num_threads | physics threads, 0 for every core | 0 |
     | num_envs, autoreset_mode | of the vector environment; all three Gymnasium modes | 1, NEXT_STEP |
 
     ## Reset
-    `reset(seed=, options={"replay": id or one id a world, "reset_mask": (num_envs,) bool})`. Without `replay`,
-    world i draws its trials from the split with seed + i.
+    `reset(seed=, options={"replay": id or one id a world, "reset_mask": (num_envs,) bool, "calibration": bool})`.
+    Without `replay`, world i draws its trials from the split with seed + i. Noise of sensors follows from the seed as
+    well.
     """
 
     metadata = {"render_modes": ["rgb_array", "human"], "render_fps": 30, "autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012
@@ -106,16 +139,18 @@ class HandoverVectorEnv(VectorEnv[Any, Any, np.ndarray]):
             raise ValueError(f"num_envs must be at least 1, got {num_envs}")
         self.num_envs = num_envs
         self.autoreset_mode = AutoresetMode(autoreset_mode)
-        self.task = HandoverTask(num_envs, make_options(options))
-        self.options = self.task.options
+        self.options = make_options(options)
+        check_memory(num_envs, self.options)
+        self.task = HandoverTask(num_envs, self.options)
         self.replay_ids = self.task.replay_ids
         self.render_mode = self.options.render_mode
         self.metadata = self.metadata | {"render_fps": round(self.task.fps), "autoreset_mode": self.autoreset_mode}
         self.single_action_space = control.action_space(self.options.control_mode)
-        self.single_observation_space = observations.observation_space(self.options.obs_mode)
+        self.single_observation_space = self.task.observer.space
         self.action_space = batch_space(self.single_action_space, num_envs)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self._rngs = [seeding.np_random(None)[0] for _ in range(num_envs)]
+        self._noise_rngs = [seeding.np_random(None)[0] for _ in range(num_envs)]
         self._idle = np.ones(num_envs, dtype=bool)  # not running: never reset, or ended and not yet reset
         self._started = False
         self._renderer: SceneRenderer | None = None
@@ -136,7 +171,8 @@ class HandoverVectorEnv(VectorEnv[Any, Any, np.ndarray]):
         self._started = True
         if self.render_mode == "human":
             self.render()
-        return self._observation(), self._step_info(mask)
+        observation = self._observation()
+        return observation, self._step_info(mask) | (self._calibration(mask) if options.get("calibration") else {})
 
     def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Advance every world by one recorded frame.
@@ -165,8 +201,7 @@ class HandoverVectorEnv(VectorEnv[Any, Any, np.ndarray]):
             final_obs = np.full(self.num_envs, None, dtype=object)
             for i in np.flatnonzero(finished).tolist():
                 final_obs[i] = _world(last_observation, i)
-            info = self._step_info(everywhere)
-            info |= {
+            final = {
                 "final_obs": final_obs,
                 "_final_obs": finished,
                 "final_info": last_info | final,
@@ -178,10 +213,10 @@ class HandoverVectorEnv(VectorEnv[Any, Any, np.ndarray]):
                 if self._idle.any():
                     self._begin(self._idle.copy(), None)
             self._idle |= finished
-            info = self._step_info(everywhere) | final
+        observation = self._observation()
         if self.render_mode == "human":
             self.render()
-        return self._observation(), reward, terminated, truncated, info
+        return observation, reward, terminated, truncated, self._step_info(everywhere) | final
 
     def render(self) -> tuple[np.ndarray, ...] | None:
         """One picture (H, W, 3) uint8 a world; in human mode world 0 is shown in a window instead."""
@@ -196,14 +231,15 @@ class HandoverVectorEnv(VectorEnv[Any, Any, np.ndarray]):
         """Picture (H, W, 3) uint8 of one world, whatever the render mode."""
         picture = self.task.picture(self._get_renderer(), world)
         assert picture is not None
-        return picture
+        return self.task.annotate(picture, world) if self.options.overlay else picture
 
     def episode_record(self, world: int) -> dict[str, Any]:
         """See `HandoverTask.record`: what is needed to score this world's last episode again, until it is reset."""
         return self.task.record(world)
 
     def close_extras(self, **kwargs: Any) -> None:
-        """Free the renderer."""
+        """Free the renderers."""
+        self.task.observer.close()
         if self._renderer is not None:
             self._renderer.close()
             self._renderer = None
@@ -217,6 +253,7 @@ class HandoverVectorEnv(VectorEnv[Any, Any, np.ndarray]):
         for i, s in enumerate(seeds):
             if s is not None and mask[i]:
                 self._rngs[i] = seeding.np_random(s)[0]
+                self._noise_rngs[i] = np.random.default_rng([s, _NOISE])
 
     def _begin(self, mask: np.ndarray, replay: str | Sequence[str | None] | None) -> None:
         """Start the worlds of the mask with the trials asked for, else drawn with each world's own generator."""
@@ -227,7 +264,8 @@ class HandoverVectorEnv(VectorEnv[Any, Any, np.ndarray]):
             raise ValueError(f"options['replay'] needs one id or {self.num_envs}, got {len(asked)}")
         worlds = np.flatnonzero(mask)
         ids = [asked[w] or self.replay_ids[int(self._rngs[w].integers(len(self.replay_ids)))] for w in worlds]
-        self.task.begin(torch.from_numpy(worlds), ids)
+        keys = torch.tensor([int(self._noise_rngs[w].integers(1 << 62)) for w in worlds])
+        self.task.begin(torch.from_numpy(worlds), ids, keys)
         self._idle[mask] = False
 
     def _observation(self) -> Any:
@@ -237,13 +275,21 @@ class HandoverVectorEnv(VectorEnv[Any, Any, np.ndarray]):
     def _step_info(self, mask: np.ndarray) -> dict[str, Any]:
         """Info of the worlds of the mask, in Gymnasium's vector form: (B,) arrays and `_key` masks."""
         task = self.task
+        seen = {"points_seen": task.observer.points_seen.numpy()[mask]} if task.observer.sees_points else {}
         return _masked(
             mask,
+            **seen,
             replay=task.running_ids[mask],
             goal_distance=task.d.numpy()[mask],
             depth=task.depth.numpy()[mask],
             giver_force=task.scene.giver_force.numpy()[mask],
         )
+
+    def _calibration(self, mask: np.ndarray) -> dict[str, Any]:
+        found = np.empty(int(mask.sum()), dtype=object)
+        for i, world in enumerate(np.flatnonzero(mask).tolist()):
+            found[i] = self.task.calibration(world)
+        return _masked(mask, calibration=found)
 
     def _final_info(self, finished: np.ndarray) -> dict[str, Any]:
         worlds = torch.from_numpy(np.flatnonzero(finished))

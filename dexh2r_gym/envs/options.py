@@ -8,17 +8,23 @@ from typing import Any
 
 from dexh2r_gym.alignment import START_DISTANCE, SpeedLimits
 from dexh2r_gym.envs.control import CONTROL_MODES
-from dexh2r_gym.envs.observations import OBS_MODES
+from dexh2r_gym.envs.observations import parse_obs_mode
 from dexh2r_gym.envs.rewards import REWARD_MODES
 from dexh2r_gym.replay import SPLITS
+from dexh2r_gym.sensing.cameras import CORNER_CAMERAS, HEIGHT, WIDTH, find_cameras
+from dexh2r_gym.sensing.cloud import CLOUDS, SAMPLERS, Box, check_crop
+from dexh2r_gym.sensing.noise import PoseNoise
 from dexh2r_gym.sim import BACKENDS
 
 RENDER_MODES = ("rgb_array", "human")
 DEFAULT_LIMITS = SpeedLimits()
+MAX_POINTS = 4096  # of a cloud: as many as an object's surface has
+MAX_DELAY = 30  # frames
 _CHOICES = {
     "mode": tuple(START_DISTANCE),
     "backend": BACKENDS,
-    "obs_mode": OBS_MODES,
+    "cloud": CLOUDS,
+    "sampler": SAMPLERS,
     "control_mode": CONTROL_MODES,
     "alignment": ("env", "none"),
     "split": (*SPLITS, "all"),
@@ -37,12 +43,24 @@ class HandoverOptions:
     mode: str = "hard"
     backend: str = "mujoco"
     obs_mode: str = "state"
+    num_points: int = 1024
+    cloud: str = "observed"
+    sampler: str = "random"
+    cloud_cameras: tuple[str, ...] = CORNER_CAMERAS
+    crop: Box | None = None
+    cameras: tuple[str, ...] = ("kinect_0",)
+    image_size: tuple[int, int] = (WIDTH, HEIGHT)
+    segmentation: bool = False
+    goal_pos: bool = False
+    obs_delay: int = 0
+    pose_noise: PoseNoise | None = None
     control_mode: str = "absolute"
     alignment: str = "env"
     replays: str | Path = "mini"
     split: str = "train"
     reward_mode: str = "dense"
     render_mode: str | None = None
+    overlay: bool = False
     speed_limits: SpeedLimits | None = DEFAULT_LIMITS
     released_metrics: bool = True
     num_threads: int = 0
@@ -51,6 +69,13 @@ class HandoverOptions:
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"unknown {name} {getattr(self, name)!r}; choose one of {', '.join(choices)}")
+        parse_obs_mode(self.obs_mode)
+        find_cameras(self.cloud_cameras)
+        find_cameras(self.cameras, self.image_size)
+        check_crop(self.crop)
+        for name, low, high in (("num_points", 1, MAX_POINTS), ("obs_delay", 0, MAX_DELAY)):
+            if not low <= getattr(self, name) <= high:
+                raise ValueError(f"{name} must be {low} to {high}, got {getattr(self, name)}")
         if self.render_mode not in (None, *RENDER_MODES):
             raise ValueError(
                 f"unknown render_mode {self.render_mode!r}; choose None or one of {', '.join(RENDER_MODES)}"
@@ -58,11 +83,14 @@ class HandoverOptions:
 
 
 def make_options(options: dict[str, Any]) -> HandoverOptions:
-    """Options from keyword arguments, speed limits also as three numbers; an error lists what is valid."""
+    """Options from keyword arguments, lists also where tuples are meant; an error lists what is valid."""
     valid = HandoverOptions.__dataclass_fields__
     unknown = [name for name in options if name not in valid]
     if unknown:
         raise ValueError(f"unknown argument {unknown[0]!r}; choose from {', '.join(valid)}, num_envs, autoreset_mode")
+    for name in {"cameras", "cloud_cameras"} & set(options):
+        names = options[name]
+        options = options | {name: (names,) if isinstance(names, str) else tuple(names)}
     limits = options.get("speed_limits")
     if isinstance(limits, tuple | list):
         if len(limits) != 3:

@@ -19,17 +19,20 @@ from dexh2r_gym.alignment import (
     behind_goal,
     nearest_goal,
 )
-from dexh2r_gym.envs import control, observations, rewards
+from dexh2r_gym.envs import control, rewards
+from dexh2r_gym.envs.observer import Frame, Observer
 from dexh2r_gym.envs.options import HandoverOptions
 from dexh2r_gym.envs.recordings import Recordings
 from dexh2r_gym.envs.trace import EpisodeTrace
 from dexh2r_gym.hand import OPEN_HAND
 from dexh2r_gym.metrics import approach_metrics, hand_object_depth, released_depth
 from dexh2r_gym.objects import ObjectBatch
+from dexh2r_gym.overlay import draw_overlay
 from dexh2r_gym.render import SceneRenderer
 from dexh2r_gym.replay import Replay, ReplayStore
 from dexh2r_gym.replay.validate import MAX_GOALS
 from dexh2r_gym.rotations import pose_integrate, pose_inverse, pose_multiply
+from dexh2r_gym.sensing.calibration import calibration
 from dexh2r_gym.sim import make_simulator
 from dexh2r_gym.types import EpisodeStatus, SceneState, join_hand_state, split_hand_state
 
@@ -57,7 +60,7 @@ class HandoverTask:
         status: (B,) `EpisodeStatus`. aligning: (B,) bool, goal pose alignment is under way.
         d: (B,) metres to the nearest free goal, inf where none is. depth: (B,) metres, hand in object, mesh-exact.
         time: (B,) frame of the recording. running_ids: (B,) the trial of each world.
-        replay_ids: the trials of the split. fps: frames a second.
+        replay_ids: the trials of the split. fps: frames a second. observer: what agents are shown.
     """
 
     def __init__(self, num_worlds: int, options: HandoverOptions):
@@ -74,6 +77,7 @@ class HandoverTask:
         self.fps = rates.pop()
         self._sim = make_simulator(options.backend, num_worlds, 1.0 / self.fps, options.num_threads)
         self._recordings = Recordings(self.store)
+        self.observer = Observer(num_worlds, options, 1.0 / self.fps)
         self._trace = EpisodeTrace(num_worlds)
         self._trial = torch.zeros(num_worlds, dtype=torch.long)
         self.running_ids = np.full(num_worlds, None, dtype=object)
@@ -120,8 +124,26 @@ class HandoverTask:
             self.scene, world, rec.object_of(trial), rec.givers[trial], bones
         )
 
-    def begin(self, worlds: Tensor, replay_ids: Sequence[str]) -> None:
-        """Frame 0 of these trials in these worlds."""
+    def annotate(self, picture: np.ndarray, world: int) -> np.ndarray:
+        """A picture (H, W, 3) uint8 of this world with d, phase, penetration and force written into it."""
+        status = EpisodeStatus(int(self.status[world]))
+        running = "alignment" if self.aligning[world] else "approach"
+        return draw_overlay(
+            picture,
+            frame=int(self.time[world]),
+            d=float(self.d[world]),
+            start_distance=START_DISTANCE[self.options.mode],
+            phase=running if status == EpisodeStatus.RUNNING else status.name.lower().replace("_", " "),
+            depth=float(self.depth[world]),
+            giver_force=float(self.scene.giver_force[world]),
+        )
+
+    def calibration(self, world: int) -> dict[str, Any]:
+        """Of every camera whose pictures or clouds this world shows; see `dexh2r_gym.sensing.calibration`."""
+        return calibration(self.observer.cameras, self.scene.hand_pose[world])
+
+    def begin(self, worlds: Tensor, replay_ids: Sequence[str], keys: Tensor) -> None:
+        """Frame 0 of these trials in these worlds (n,); keys (n,) long name the noise that their sensors will have."""
         rec = self._recordings
         trial = rec.indices(replay_ids)
         numbers = trial.tolist()
@@ -129,6 +151,7 @@ class HandoverTask:
         hand_pose, joints = split_hand_state(torch.stack([rec.replays[i].hand_start for i in numbers]))
         row = rec.offset[trial]
         self._sim.reset(worlds, objects, givers, hand_pose, joints, rec.object_pose[row], rec.giver_bones[row])
+        self.observer.begin(worlds, objects, givers, keys)
         self._trial[worlds], self.time[worlds] = trial, 0
         self.running_ids[worlds.numpy()] = replay_ids
         self.aligning[worlds], self._retreating[worlds] = False, False
@@ -199,6 +222,7 @@ class HandoverTask:
 
     def _look(self, on: Tensor) -> None:
         """Goals, d, depth and status of the worlds that moved, and their frame of the trace."""
+        self.observer.move(on)
         w = on.nonzero().squeeze(1)
         rec, scene, trial, time, aligning = self._recordings, self.scene, self._trial[w], self.time[w], self.aligning[w]
         hand_pose, object_pose = scene.hand_pose[w], scene.object_pose[w]
@@ -230,18 +254,20 @@ class HandoverTask:
 
     # what goes out
 
-    def observation(self) -> Tensor | dict[str, Tensor]:
-        """See `dexh2r_gym.envs.observations`."""
+    def observation(self) -> Any:
+        """What the agents see, batched; see `dexh2r_gym.envs.observations`."""
         rec, trial = self._recordings, self._trial
-        return observations.state_observation(
-            self.scene,
-            rec.giver_bones[rec.offset[trial] + self.time],
-            pose_multiply(self.scene.object_pose, rec.goal_pose[trial, self._goal]),
-            rec.goal_joints[trial, self._goal],
-            self.d,
-            self.aligning,
-            self.time / (rec.length[trial] - 1).clamp_min(1),
-            self.options.obs_mode,
+        return self.observer.observe(
+            Frame(
+                scene=self.scene,
+                giver_bones=rec.giver_bones[rec.offset[trial] + self.time],
+                goal_pose=rec.goal_pose[trial, self._goal],
+                goal_joints=rec.goal_joints[trial, self._goal],
+                d=self.d,
+                aligning=self.aligning,
+                progress=self.time / (rec.length[trial] - 1).clamp_min(1),
+                time=self.time,
+            )
         )
 
     def metrics(self, worlds: Tensor) -> dict[str, Tensor]:

@@ -85,12 +85,20 @@ def set_giver_geoms(model: mujoco.MjModel, hand: GiverHand) -> None:
         nodes = slice(model.body_bvhadr[body], model.body_bvhadr[body] + model.body_bvhnum[body])
         model.bvh_aabb[nodes] = np.concatenate(((top + bottom) / 2, (top - bottom) / 2))
 
+    if mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_SKIN, SKIN_NAME) >= 0:
+        set_giver_skin(model, hand)
+
+
+def set_giver_skin(model: mujoco.MjModel, hand: GiverHand) -> None:
+    """Write another hand's skin alone into a compiled model with visuals: enough to draw it, not to touch it.
+
+    Both hands are open hands, or both MANO's of the same side: their skins have the same weights.
+    """
     skin = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_SKIN, SKIN_NAME)
-    if skin >= 0:
-        vert, face, bone = model.skin_vertadr[skin], model.skin_faceadr[skin], model.skin_boneadr[skin]
-        model.skin_vert[vert : vert + len(hand.rest_vertices)] = hand.rest_vertices
-        model.skin_face[face : face + len(hand.faces)] = hand.faces
-        model.skin_bonebindpos[bone : bone + NUM_GIVER_JOINTS] = hand.rest_joints
+    vert, face, bone = model.skin_vertadr[skin], model.skin_faceadr[skin], model.skin_boneadr[skin]
+    model.skin_vert[vert : vert + len(hand.rest_vertices)] = hand.rest_vertices
+    model.skin_face[face : face + len(hand.faces)] = hand.faces
+    model.skin_bonebindpos[bone : bone + NUM_GIVER_JOINTS] = hand.rest_joints
 
 
 def correct_skin(model: mujoco.MjModel, hand: GiverHand, bones: Tensor) -> None:

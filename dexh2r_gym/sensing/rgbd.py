@@ -15,15 +15,13 @@ from torch import Tensor
 
 from dexh2r_gym.giver import GiverHand
 from dexh2r_gym.objects import ObjectModel
-from dexh2r_gym.render import Canvases, pose_scene
+from dexh2r_gym.render import Canvases
 from dexh2r_gym.rotations import quat_to_matrix
-from dexh2r_gym.scene import scene_model
 from dexh2r_gym.sensing.cameras import Camera
 from dexh2r_gym.types import SceneState
 
 MAX_DEPTH = 5.0  # m
 _NEAR, _FAR = 0.02, 30.0  # m, between which things are drawn
-_COSTLY = [int(mujoco.mjtRndFlag.mjRND_SHADOW), int(mujoco.mjtRndFlag.mjRND_REFLECTION)]
 _IDENTITIES = [int(mujoco.mjtRndFlag.mjRND_SEGMENT), int(mujoco.mjtRndFlag.mjRND_IDCOLOR)]
 BACKGROUND, ROBOT, OBJECT, GIVER = range(4)  # of a segmentation
 
@@ -44,9 +42,8 @@ class RGBDSensor:
         self._cameras, self._segmentation = tuple(cameras), segmentation
         self._keys = picture_keys(cameras, segmentation)
         width, height = cameras[0].width, cameras[0].height
-        self._canvases = Canvases(width, height, samples=0)
+        self._canvases = Canvases(width, height)
         self._shape = (height, width)
-        self._options, self._perturb, self._free = mujoco.MjvOption(), mujoco.MjvPerturb(), mujoco.MjvCamera()
 
     def draw(
         self, scene: SceneState, world: int, obj: ObjectModel, giver: GiverHand, bones: Tensor
@@ -58,14 +55,10 @@ class RGBDSensor:
 
         Raises RuntimeError where there is no OpenGL, with what to install or set.
         """
-        model, canvas = scene_model(obj, giver, visuals=True), self._canvases.canvas(obj, giver)
-        pose_scene(model, canvas.data, scene, world, giver, bones)
+        canvas = self._canvases.canvas(obj, giver)
+        canvas.pose(scene, world, giver, bones)
         drawn = canvas.scene
-        mujoco.mjv_updateScene(
-            model, canvas.data, self._options, self._perturb, self._free, mujoco.mjtCatBit.mjCAT_ALL, drawn
-        )
-        drawn.flags[_COSTLY] = False
-        out = {}
+        out: dict[str, np.ndarray] = {}
         for camera, keys in zip(self._cameras, self._keys, strict=True):
             _aim(drawn, camera, scene.hand_pose[world])
             image, buffer = np.empty((*self._shape, 3), np.uint8), np.empty(self._shape, np.float32)
@@ -73,13 +66,14 @@ class RGBDSensor:
             out[keys["image"]], out[keys["depth"]] = image, _metres(buffer)
             if self._segmentation:
                 drawn.flags[_IDENTITIES] = True
-                canvas.read(image := np.empty_like(image))
+                canvas.read(identities := np.empty_like(image))
                 drawn.flags[_IDENTITIES] = False
-                out[keys["segmentation"]] = _kinds_drawn(drawn, model)[image @ np.array([1, 256, 65536])]
+                kinds = _kinds_drawn(drawn, canvas.model)
+                out[keys["segmentation"]] = kinds[identities @ np.array([1, 256, 65536])]
         return out
 
     def close(self) -> None:
-        """Free the OpenGL contexts."""
+        """Free the OpenGL context."""
         self._canvases.close()
 
 

@@ -1,0 +1,50 @@
+"""Whether an environment fits in memory, told before it is made."""
+
+from __future__ import annotations
+
+from math import prod
+
+import numpy as np
+import psutil
+from gymnasium import spaces
+
+from dexh2r_gym.envs.observations import observation_space, parse_obs_mode
+from dexh2r_gym.envs.options import HandoverOptions
+
+_BASE = 450e6  # bytes: libraries, replays, models of objects
+_WORLD = {"mujoco": 0.6e6, "kinematic": 0.3e6}  # of a world
+_TABLES = 150e6  # of what each object's surface shows from where
+_POINT = 200  # bytes that a point of a cloud needs while it is looked at
+_CONTEXTS = 400e6  # of OpenGL
+_COPIES = 3  # of an observation: the last seen, what is handed out, what the caller keeps
+
+
+def estimate_memory(num_envs: int, options: HandoverOptions) -> int:
+    """About how many bytes a process with this environment needs."""
+    modes = parse_obs_mode(options.obs_mode)
+    observation = num_envs * _size(observation_space(options)) * (_COPIES + options.obs_delay)
+    sensors = _TABLES + num_envs * options.num_points * _POINT if "point_cloud" in modes else 0
+    pictures = _CONTEXTS if "rgbd" in modes else 0
+    return int(_BASE + num_envs * _WORLD[options.backend] + observation + sensors + pictures)
+
+
+def check_memory(num_envs: int, options: HandoverOptions) -> None:
+    """Raise MemoryError where an environment would need more than is free; the message says what would fit."""
+    needed, free = estimate_memory(num_envs, options), psutil.virtual_memory().available
+    if needed <= free:
+        return
+    one, two = (estimate_memory(n, options) for n in (1, 2))
+    fits = int((free - one) // (two - one)) + 1 if free >= one else 0
+    raise MemoryError(
+        f"{num_envs} worlds with obs_mode {options.obs_mode!r} need about {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB "
+        f"are free: at most {fits} worlds fit; or ask for smaller pictures (image_size), fewer points (num_points), a "
+        "shorter obs_delay"
+    )
+
+
+def _size(space: spaces.Space) -> int:
+    """Bytes of one world's observation."""
+    if isinstance(space, spaces.Dict):
+        return sum(_size(part) for part in space.spaces.values())
+    assert space.shape is not None
+    return prod(space.shape) * np.dtype(space.dtype).itemsize

@@ -1,0 +1,140 @@
+"""What the agents of B worlds are shown: the state, clouds and pictures of `obs_mode`, with noise and delay."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dexh2r_gym.envs.observations import PROPRIOCEPTION, assemble, observation_space, parse_obs_mode, state_parts
+from dexh2r_gym.envs.options import HandoverOptions
+from dexh2r_gym.giver import GiverHand
+from dexh2r_gym.hand import forward_kinematics
+from dexh2r_gym.objects import ObjectModel
+from dexh2r_gym.rotations import pose_multiply
+from dexh2r_gym.sensing.cameras import find_cameras
+from dexh2r_gym.sensing.cloud import CloudSensor
+from dexh2r_gym.sensing.delay import Delay
+from dexh2r_gym.sensing.noise import measured_scene
+from dexh2r_gym.sensing.rgbd import RGBDSensor
+from dexh2r_gym.types import SceneState
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What there is to be seen in B worlds."""
+
+    scene: SceneState
+    giver_bones: Tensor  # (B, 16, 7)
+    goal_pose: Tensor  # (B, 7) palm at the goal, object frame
+    goal_joints: Tensor  # (B, 22)
+    d: Tensor  # (B,) m, inf where no goal is free
+    aligning: Tensor  # (B,) bool
+    progress: Tensor  # (B,) part of the recording that has passed
+    time: Tensor  # (B,) frame of the recording
+
+
+class Observer:
+    """Keeps the sensors that `obs_mode` needs, and what they showed before.
+
+    Noise follows from each episode's key and the frame alone, so neither neighbours nor their number change it.
+    """
+
+    def __init__(self, num_worlds: int, options: HandoverOptions, dt: float) -> None:
+        modes = parse_obs_mode(options.obs_mode)
+        self.space = observation_space(options)
+        self._options, self._dt = options, dt
+        self._delay = Delay(options.obs_delay, PROPRIOCEPTION)
+        self._key = torch.zeros(num_worlds, dtype=torch.long)
+        self._things: list[tuple[ObjectModel, GiverHand] | None] = [None] * num_worlds
+        self._begun = torch.zeros(num_worlds, dtype=torch.bool)
+        self._moved = torch.zeros(num_worlds, dtype=torch.bool)
+        self.points_seen = torch.zeros(num_worlds, dtype=torch.long)
+        self._clouds: CloudSensor | None = None
+        if "point_cloud" in modes:
+            self._clouds = CloudSensor(
+                num_worlds,
+                options.num_points,
+                kind=options.cloud,
+                sampler=options.sampler,
+                cameras=options.cloud_cameras,
+                crop=options.crop,
+            )
+        self.cameras = find_cameras(options.cameras, options.image_size) if "rgbd" in modes else ()
+        if self._clouds is not None and options.cloud == "observed":
+            others = [name for name in options.cloud_cameras if name not in options.cameras or not self.cameras]
+            self.cameras += find_cameras(others, options.image_size) if others else ()
+        self._pictures: RGBDSensor | None = None
+        self._seen: dict[str, Tensor] = {}  # the last pictures, (B, ...)
+        if "rgbd" in modes:
+            self._pictures = RGBDSensor(
+                find_cameras(options.cameras, options.image_size), segmentation=options.segmentation
+            )
+
+    @property
+    def sees_points(self) -> bool:
+        """Whether there is a cloud."""
+        return self._clouds is not None
+
+    def begin(self, worlds: Tensor, objects: Sequence[ObjectModel], givers: Sequence[GiverHand], keys: Tensor) -> None:
+        """New episodes in worlds (n,), with keys (n,) long that name their noise."""
+        self._key[worlds] = keys
+        self._begun[worlds] = True
+        for world, pair in zip(worlds.tolist(), zip(objects, givers, strict=True), strict=True):
+            self._things[world] = pair
+        if self._clouds is not None:
+            self._clouds.place(worlds, objects, givers)
+
+    def move(self, on: Tensor) -> None:
+        """These worlds (B,) bool are at a new frame."""
+        self._moved = self._moved | on
+
+    def observe(self, frame: Frame) -> Any:
+        """The observation: (B, ...) tensors in memory of their own."""
+        parts = self._state(frame) | self._cloud(frame) | self._picture(frame)
+        parts = self._delay.show(parts, self._moved, self._begun)
+        self._moved, self._begun = torch.zeros_like(self._moved), torch.zeros_like(self._begun)
+        return assemble(parts, self.space)
+
+    def close(self) -> None:
+        """Free the renderers."""
+        if self._pictures is not None:
+            self._pictures.close()
+
+    def _state(self, frame: Frame) -> dict[str, Tensor]:
+        scene, giver_joints = frame.scene, frame.giver_bones[..., :3]
+        if self._options.pose_noise is not None:
+            key = self._key + frame.time
+            scene, giver_joints = measured_scene(scene, giver_joints, self._options.pose_noise, key, self._dt)
+        goal = pose_multiply(scene.object_pose, frame.goal_pose)
+        d = frame.d
+        if self._options.pose_noise is not None:
+            d = torch.where(d.isinf(), d, (goal[:, :3] - scene.hand_pose[:, :3]).norm(dim=-1))
+        parts = state_parts(scene, giver_joints, goal, frame.goal_joints, d, frame.aligning, frame.progress)
+        return parts | {"goal_pos": parts["goal_state"]}
+
+    def _cloud(self, frame: Frame) -> dict[str, Tensor]:
+        if self._clouds is None:
+            return {}
+        scene = frame.scene
+        links = forward_kinematics(scene.hand_pose, scene.hand_joints)
+        cloud = self._clouds.look(scene.object_pose, frame.giver_bones, links, self._key + frame.time)
+        self.points_seen = cloud.seen
+        return {"point_cloud": cloud.points}
+
+    def _picture(self, frame: Frame) -> dict[str, Tensor]:
+        if self._pictures is None:
+            return {}
+        for world in self._moved.nonzero().squeeze(1).tolist():
+            thing = self._things[world]
+            assert thing is not None
+            obj, giver = thing
+            drawn = self._pictures.draw(frame.scene, world, obj, giver, frame.giver_bones[world])
+            for name, picture in ((name, torch.from_numpy(picture)) for name, picture in drawn.items()):
+                if name not in self._seen:
+                    self._seen[name] = picture.new_zeros(len(self._things), *picture.shape)
+                self._seen[name][world] = picture
+        return {name: pictures.clone() for name, pictures in self._seen.items()}
