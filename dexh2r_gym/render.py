@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import weakref
 from contextlib import suppress
 from functools import cache
 from importlib import import_module
@@ -108,13 +110,22 @@ class Canvases:
     def _make_current(self) -> None:
         _load_triton_first()
         try:
-            self._context = self._context or mujoco.GLContext(*self._format[:2])
+            if self._context is None:
+                self._context = mujoco.GLContext(*self._format[:2])
+                atexit.register(_close_at_exit, weakref.ref(self))
             self._context.make_current()
         except Exception as error:
             raise RuntimeError(
                 f"no OpenGL context could be made ({error}); without a screen set MUJOCO_GL=egl (Debian: libegl1) "
                 "or MUJOCO_GL=osmesa (libosmesa6) before Python starts; observations of state and point_cloud need none"
             ) from error
+
+
+def _close_at_exit(canvases: weakref.ref[Canvases]) -> None:
+    """Before Python's end, where MuJoCo's display goes first."""
+    left = canvases()
+    if left is not None:
+        left.close()
 
 
 def pose_scene(

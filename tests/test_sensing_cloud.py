@@ -20,7 +20,7 @@ from dexh2r_gym.rotations import pose_apply, pose_inverse, quat_to_matrix
 from dexh2r_gym.scene import scene_model
 from dexh2r_gym.sensing.cameras import CAMERAS, CORNER_CAMERAS, look_at
 from dexh2r_gym.sensing.cloud import CLOUDS, SAMPLERS, CloudSensor, DepthNoise, check_crop
-from dexh2r_gym.sensing.occlusion import Views, aim, giver_balls, picture, robot_balls
+from dexh2r_gym.sensing.occlusion import aim, giver_balls, picture, robot_balls
 from dexh2r_gym.sensing.sampling import pick_evenly, pick_farthest
 from dexh2r_gym.sensing.visibility import NUM_VIEWS, view_directions, view_of, visibility
 from dexh2r_gym.show.timeline import Timeline
@@ -68,18 +68,18 @@ def test_of_a_box_a_view_sees_the_faces_towards_it():
     np.testing.assert_array_equal(seen, ((eye - points) * normals).sum(-1) > 0)
 
 
-@pytest.mark.parametrize("name", ["beer_mug", "scissors", "moka_pot"])
+@pytest.mark.parametrize("name", ["beer_mug", "scissors"])
 def test_visibility_agrees_with_marching_along_rays(name):
     obj = load_object(name)
     table = visibility(obj, 512, 1.7)
     low, high = obj.vertices.min(0), obj.vertices.max(0)
-    steps = torch.linspace(0.0007, 0.3, 400, dtype=torch.float64)
+    steps = torch.linspace(0.0007, 0.2, 160, dtype=torch.float64)
     wrong = total = 0
-    for view in range(0, NUM_VIEWS, 97):
+    for view in range(0, NUM_VIEWS, 149):
         eye = torch.from_numpy(1.7 * view_directions()[view] + (low + high) / 2)
         points, normals = obj.points[::8].double(), obj.normals[::8].double()
         rays = torch.nn.functional.normalize(eye - points, dim=-1)
-        free = (obj.signed_distance(points[:, None] + steps[:, None] * rays[:, None]) > -2e-5).all(1)
+        free = (obj.penetration(points[:, None] + steps[:, None] * rays[:, None]) < 2e-5).all(1)
         clear = (rays * normals).sum(-1).abs() > 0.1  # a ray along the surface may be told either way
         seen = torch.zeros(512, dtype=torch.bool)
         seen[torch.from_numpy(table.seen[table.first[view] : table.first[view + 1]]).long()] = True
@@ -156,10 +156,13 @@ def test_points_lie_on_the_surface(kind, sampler):
 def test_one_camera_sees_no_back():
     obj = load_object("water_bottle")
     cloud = alone(obj, CloudSensor(1, 512, cameras=("kinect_0",), noise=None))
-    side = local(cloud)
-    side = side[side[:, :2].norm(dim=-1) > 0.98 * side[:, :2].norm(dim=-1).max()]  # of the bottle's body
-    towards = torch.tensor(CAMERAS["kinect_0"].pose[:2]) - STAND[:2]
-    assert len(side) > 100 and (side[:, :2] @ torch.nn.functional.normalize(towards, dim=0) > 0).all()
+    towards = torch.tensor(CAMERAS["kinect_0"].pose[:3]) - STAND[:3] - local(cloud)
+    assert ((towards * normals_at(obj, local(cloud))).sum(-1) > 0).all()
+
+
+def normals_at(obj, points):
+    """Normals of points (N, 3) of an object's surface, object frame."""
+    return obj.normals[torch.from_numpy(cKDTree(obj.points.numpy()).query(points.numpy())[1])].double()
 
 
 def test_noise_is_along_the_ray_and_of_the_stated_size():
@@ -174,8 +177,7 @@ def test_noise_is_along_the_ray_and_of_the_stated_size():
     error = noisy - clean
     along = (error * ray).sum(-1) / distance
     assert (error - along[:, None] * ray / distance[:, None]).norm(dim=-1).max() < 2e-6
-    nearest = cKDTree(obj.points.numpy()).query(pose_apply(pose_inverse(STAND), clean).numpy())[1]
-    normals = obj.normals[torch.from_numpy(nearest)].double()
+    normals = normals_at(obj, pose_apply(pose_inverse(STAND), clean))
     cosine = (-ray / distance[:, None] * normals).sum(-1)
     z = along / (0.001 * distance**2 / cosine)
     assert abs(float(z.std()) - 1) < 0.1 and abs(float(z.mean())) < 0.15

@@ -197,7 +197,7 @@ class CloudSensor:
         true = _moved(turn, origin, local[:3])
         points = true
         if eyes is not None and self._strips is not None and self._noise.axial > 0:
-            camera = sum(picked >= c * self._slots for c in range(1, len(self._cameras))) + len(self._cameras) * row
+            camera = picked.div(self._slots).long() + len(self._cameras) * row
             ray = local[:3] - eyes.flatten(0, 1).T.contiguous().index_select(1, camera.flatten()).view_as(local[:3])
             squared = ray[0] * ray[0] + ray[1] * ray[1] + ray[2] * ray[2]
             slant = -(ray[0] * local[3] + ray[1] * local[4] + ray[2] * local[5])  # distance * cosine

@@ -1,9 +1,8 @@
 """Which points the hands hide from a camera.
 
 Both hands are taken as balls: their capsules as chains, their boxes as rounded grids, so that silhouettes are off by
-less than 1 mm, at the edges of boxes 3 mm. Of a giver's hand of MANO, which collides as convex hulls, the capsules about
-these hulls are taken:
-it hides a few millimetres more than its skin.
+less than 1 mm, at the edges of boxes 3 mm. Of a giver's hand of MANO, which collides as convex hulls, the capsules
+about these hulls are taken: it hides a few millimetres more than its skin.
 
 A ball is seen as a circle, and the stereographic projection draws every circle on the sphere of view as a circle: with
 the camera at the origin looking along z, x goes to (x, y) / (|x| + z), and the ball of radius r at b is the disc about
