@@ -68,7 +68,7 @@ class Observer:
             others = [name for name in options.cloud_cameras if name not in options.cameras or not self.cameras]
             self.cameras += find_cameras(others, options.image_size) if others else ()
         self._pictures: RGBDSensor | None = None
-        self._seen: dict[str, Tensor] = {}  # the last pictures, (B, ...)
+        self._seen: dict[str, Tensor] = {}  # the last clouds and pictures, (B, ...)
         if "rgbd" in modes:
             self._pictures = RGBDSensor(
                 find_cameras(options.cameras, options.image_size), segmentation=options.segmentation
@@ -119,11 +119,17 @@ class Observer:
     def _cloud(self, frame: Frame) -> dict[str, Tensor]:
         if self._clouds is None:
             return {}
-        scene = frame.scene
-        links = forward_kinematics(scene.hand_pose, scene.hand_joints)
-        cloud = self._clouds.look(scene.object_pose, frame.giver_bones, links, self._key + frame.time)
-        self.points_seen = cloud.seen
-        return {"point_cloud": cloud.points}
+        scene, rows = frame.scene, self._moved.nonzero().squeeze(1)
+        if len(rows) > 0:
+            sensor = self._clouds if len(rows) == len(self._moved) else self._clouds.of(rows)
+            links = forward_kinematics(scene.hand_pose[rows], scene.hand_joints[rows])
+            key = self._key[rows] + frame.time[rows]
+            points, seen = sensor.look(scene.object_pose[rows], frame.giver_bones[rows], links, key)
+            self.points_seen = self.points_seen.index_put((rows,), seen)
+            if "point_cloud" not in self._seen:
+                self._seen["point_cloud"] = points.new_zeros(len(self._moved), *points.shape[1:])
+            self._seen["point_cloud"][rows] = points
+        return {"point_cloud": self._seen["point_cloud"].clone()}
 
     def _picture(self, frame: Frame) -> dict[str, Tensor]:
         if self._pictures is None:
@@ -137,4 +143,4 @@ class Observer:
                 if name not in self._seen:
                     self._seen[name] = picture.new_zeros(len(self._things), *picture.shape)
                 self._seen[name][world] = picture
-        return {name: pictures.clone() for name, pictures in self._seen.items()}
+        return {name: seen.clone() for name, seen in self._seen.items() if name != "point_cloud"}

@@ -9,6 +9,8 @@ at 640 x 576 they are 3 mm apart on the object, closer than 1024 points are.
 
 from __future__ import annotations
 
+import copy
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -31,7 +33,7 @@ CLOUDS = ("observed", "clean")
 Box = tuple[tuple[float, float, float], tuple[float, float, float]]  # lower and upper corner, m, world
 MAX_POINTS = 4096  # of an object's surface
 _SMALL = 2048  # surface points that are looked at for clouds of up to 1024
-_SPARE = 2  # points drawn for each one wanted
+_SPARE = 1.5  # points drawn for each one wanted
 _DISTANCE = {"world": 1.7, "palm": 0.2}  # m, camera to object, for which tables are made
 _NO_NOISE = DepthNoise(axial=0.0, slant=90.0, steepest=90.0, dropout=0.0)
 
@@ -91,7 +93,7 @@ class CloudSensor:
         self._worlds, self._points = num_worlds, num_points
         self._pool = MAX_POINTS if not self._observed or num_points > _SMALL // 2 else _SMALL
         count = len(self._cameras) if self._observed else 1
-        self._slots = min(self._pool, -(-_SPARE * num_points // count))
+        self._slots = min(self._pool, math.ceil(_SPARE * num_points / count))
         self._noise = noise or _NO_NOISE
         self._strips = Strips(self._noise) if self._observed else None
         self._hands = Hands(num_worlds) if self._observed else None
@@ -111,6 +113,16 @@ class CloudSensor:
             if self._hands is not None:
                 self._tables[world] = [visibility(obj, self._pool, _DISTANCE[c.mount]) for c in self._cameras]
                 self._hands.place(world, giver)
+
+    def of(self, worlds: Tensor) -> CloudSensor:
+        """A sensor of some of these worlds (n,), which sees there what this one would."""
+        part = copy.copy(self)
+        part._worlds = len(worlds)
+        part._tables = [self._tables[world] for world in worlds.tolist()]
+        part._surface = self._surface[:, worlds]
+        part._middle, part._radius, part._axes = self._middle[worlds], self._radius[worlds], self._axes[worlds]
+        part._hands = None if self._hands is None else self._hands.of(worlds.numpy())
+        return part
 
     def look(self, object_pose: Tensor, giver_bones: Tensor, link_poses: Tensor, key: Tensor) -> Cloud:
         """Clouds of objects (W, 7) among the giver's bones (W, 16, 7) and the robot's links (W, 18, 7), world frame.

@@ -12,6 +12,7 @@ farther than t. So one product of matrices tests all points of a camera against 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import pairwise
@@ -189,6 +190,13 @@ class Hands:
         self._centre[:, world, -len(balls.radius) :] = balls.centre.T
         self._radius[world, -len(balls.radius) :] = balls.radius
         self._about[:, own] = self._bounds(self._centre[:, own], self._radius[own])
+
+    def of(self, worlds: np.ndarray) -> Hands:
+        """The hands of some worlds (n,)."""
+        part = copy.copy(self)
+        part._centre, part._radius = self._centre[:, worlds], self._radius[worlds]
+        part._about = self._about[:, worlds]
+        return part
 
     def _bounds(self, centre: np.ndarray, radius: np.ndarray) -> np.ndarray:
         first = self._bodies.first[:-1]
