@@ -11,11 +11,12 @@ from gymnasium import spaces
 from dexh2r_gym.envs.observations import observation_space, parse_obs_mode
 from dexh2r_gym.envs.options import HandoverOptions
 
-_BASE = 450e6  # bytes: libraries, replays, models of objects
-_WORLD = {"mujoco": 0.6e6, "kinematic": 0.3e6}  # of a world
-_TABLES = 150e6  # of what each object's surface shows from where
-_POINT = 200  # bytes that a point of a cloud needs while it is looked at
-_CONTEXTS = 400e6  # of OpenGL
+# Bytes, rounded up from what `dexh2r bench --sensing` measures.
+_BASE = 600e6  # libraries, replays, models of objects
+_WORLD = {"mujoco": 0.6e6, "kinematic": 0.3e6}  # a world
+_TABLES = 100e6  # what each object's surface shows from where
+_POINT = {"random": 500, "farthest": 9000}  # a point of a cloud while it is looked at
+_OPENGL = 600e6  # meshes and pictures of a few dozen objects
 _COPIES = 3  # of an observation: the last seen, what is handed out, what the caller keeps
 
 
@@ -23,8 +24,8 @@ def estimate_memory(num_envs: int, options: HandoverOptions) -> int:
     """About how many bytes a process with this environment needs."""
     modes = parse_obs_mode(options.obs_mode)
     observation = num_envs * _size(observation_space(options)) * (_COPIES + options.obs_delay)
-    sensors = _TABLES + num_envs * options.num_points * _POINT if "point_cloud" in modes else 0
-    pictures = _CONTEXTS if "rgbd" in modes else 0
+    sensors = _TABLES + num_envs * options.num_points * _POINT[options.sampler] if "point_cloud" in modes else 0
+    pictures = _OPENGL if "rgbd" in modes else 0
     return int(_BASE + num_envs * _WORLD[options.backend] + observation + sensors + pictures)
 
 

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from dexh2r_gym.giver import GiverHand
 from dexh2r_gym.objects import ObjectModel
@@ -105,7 +106,8 @@ class CloudSensor:
 
     def place(self, worlds: Tensor, objects: Sequence[ObjectModel], givers: Sequence[GiverHand]) -> None:
         """Other objects and givers in worlds (n,). An object that was never seen before takes up to a second."""
-        for world, obj, giver in zip(worlds.tolist(), objects, givers, strict=True):
+        every = zip(worlds.tolist(), objects, givers, strict=True)
+        for world, obj, giver in tqdm(every, "surfaces", len(worlds), unit="world", leave=False, delay=2):
             frame = box_frame(obj)
             self._middle[world], self._radius[world] = torch.from_numpy(frame.middle), frame.radius
             self._axes[world] = torch.from_numpy(frame.axes)
