@@ -20,7 +20,7 @@ from dexh2r_gym.objects import ObjectModel
 CELLS = 10  # an edge of the cube's faces, 9 degrees each
 NUM_VIEWS = 6 * CELLS * CELLS
 MAX_TABLES = 256  # kept, of 0.4 to 2.5 MB each
-_CHUNK = 1 << 20  # numbers of a table of rays by half-spaces
+_CHUNK = 1 << 14  # numbers of a table of rays by half-spaces
 _CLEAR = 1e-5  # m, within which a ray may graze a part
 
 
