@@ -150,7 +150,9 @@ class GraspDiffusion(GraspModel):
         """See `dexh2r_gym.grasps.generators.GraspGenerator`."""
         cloud = prepare_cloud(points, normals, seed=seed)
         generator = torch.Generator().manual_seed(seed)
-        guide, count, kept = self.guidance, *(round(x * num) for x in (self.guidance.surplus, self.guidance.spare))
+        guide = self.guidance
+        count = max(num, round(guide.surplus * num))
+        kept = min(count, max(num, round(guide.spare * num)))
         rotation = proposal_rotations(cloud.points, cloud.normals, count, generator)
         field_ = DistanceField.of_cloud(cloud.points, cloud.normals)
         index = torch.zeros(count, dtype=torch.long)

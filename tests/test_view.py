@@ -19,13 +19,15 @@ import imageio.v2 as imageio
 import numpy as np
 import pytest
 import torch
+from scipy.spatial import cKDTree
 
 from dexh2r_gym import cli
 from dexh2r_gym.replay import Replay, ReplayStore
-from dexh2r_gym.rotations import pose_apply
+from dexh2r_gym.rotations import pose_apply, pose_inverse
 from dexh2r_gym.run_folder import RunFolder
 from dexh2r_gym.show import ReplaySource, RunSource, Timeline, Viewer, browser, find_source
 from dexh2r_gym.show.browser import is_loopback
+from dexh2r_gym.show.clouds import Clouds
 from dexh2r_gym.show.contacts import PAIRS, ContactFinder
 from dexh2r_gym.show.hand_meshes import mesh_poses
 from dexh2r_gym.show.panel import Charts
@@ -417,6 +419,19 @@ def test_the_clean_cloud_lies_on_the_object(viewer):
     assert (own > low - 1e-4).all() and (own < high + 1e-4).all()
     viewer.cloud.value = "none"
     assert not viewer.stage.cloud.visible
+
+
+def test_the_observed_cloud_is_of_what_the_hands_do_not_hide(mini):
+    timeline = Timeline.of(mini.replay("s02/water_bottle/000"))
+    held, bare = Clouds(timeline), Clouds(moved(timeline, hand=(0.0, 0, 5)))
+    t, obj = timeline.replay.num_frames - 1, timeline.replay.object_model
+    seen = [clouds.at("observed", t) for clouds in (held, bare)]
+    for points in seen:
+        own = pose_apply(pose_inverse(timeline.replay.object_pose[t]), torch.from_numpy(points).double())
+        assert obj.signed_distance(own).abs().median() < 0.003, "on the surface, but for the cameras' errors"
+    hidden, only_held = ((cKDTree(b).query(a)[0] > 0.015).mean() for a, b in (seen[::-1], seen))
+    assert hidden > 5 * only_held, "the robot's hand hides a part, and uncovers none"
+    np.testing.assert_array_equal(held.at("observed", t), seen[0])
 
 
 def rotation(wxyz: np.ndarray) -> np.ndarray:

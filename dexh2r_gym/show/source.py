@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 from tqdm import tqdm
 
-from dexh2r_gym.replay import ReplayError, ReplayStore, UnknownReplayError
+from dexh2r_gym.replay import ReplayError, ReplayStore, UnknownReplayError, shipped_stores
 from dexh2r_gym.run_folder import RunFolder
 from dexh2r_gym.show.timeline import Timeline, status_words
 
@@ -146,8 +146,5 @@ def _ended(folder: RunFolder, id: str) -> str:
 
 
 def _is_store(what: str) -> bool:
-    try:
-        ReplayStore.open(what)
-    except ReplayError:
-        return False
-    return True
+    """Whether it looks like a store of replays."""
+    return what in shipped_stores() or what.endswith(".zarr.zip") or (Path(what) / "zarr.json").is_file()

@@ -50,7 +50,8 @@ class Stage:
         self.contacts = scene.add_batched_meshes_simple(
             "/contacts", PIN, PIN_FACES, upright(none), none, lod="off", cast_shadow=False
         )
-        self.cloud = scene.add_point_cloud("/cloud", none, _CLOUD, point_size=0.003, precision="float32")
+        self.cloud = scene.add_point_cloud("/cloud", none, _CLOUD, point_size=0.0022, precision="float32")
+        self.cloud.point_shape = "circle"
 
     def open(self, timeline: Timeline) -> None:
         """Put the object, goals, giver and path of a timeline in the place of the last one's."""
