@@ -5,15 +5,15 @@
 
 import os
 import sys
+from ctypes.util import find_library
 
 from gymnasium.envs.registration import register
 
 __version__ = "0.4.0"
 
 if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-    os.environ.setdefault(
-        "MUJOCO_GL", "egl"
-    )  # MuJoCo reads it when it is imported: without a screen, render through EGL
+    if find_library("EGL"):  # else MuJoCo could not even be imported; states and clouds need no OpenGL
+        os.environ.setdefault("MUJOCO_GL", "egl")  # read when MuJoCo is imported: without a screen, render through EGL
 
 register(
     id="DexH2R-Handover-v0",

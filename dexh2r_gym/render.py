@@ -91,7 +91,10 @@ class Canvases:
         if canvas is None:
             while len(self._all) >= MAX_CANVASES:
                 self._all.pop(next(iter(self._all))).free()
-            canvas = Canvas(obj, giver if giver.convex else GiverHand(), *self._format)
+            try:
+                canvas = Canvas(obj, giver if giver.convex else GiverHand(), *self._format)
+            except mujoco.FatalError as error:
+                raise _no_opengl(error) from error
         self._all[key] = canvas
         return canvas
 
@@ -115,10 +118,7 @@ class Canvases:
                 atexit.register(_close_at_exit, weakref.ref(self))
             self._context.make_current()
         except Exception as error:
-            raise RuntimeError(
-                f"no OpenGL context could be made ({error}); without a screen set MUJOCO_GL=egl (Debian: libegl1) "
-                "or MUJOCO_GL=osmesa (libosmesa6) before Python starts; observations of state and point_cloud need none"
-            ) from error
+            raise _no_opengl(error) from error
 
 
 def _close_at_exit(canvases: weakref.ref[Canvases]) -> None:
@@ -126,6 +126,13 @@ def _close_at_exit(canvases: weakref.ref[Canvases]) -> None:
     left = canvases()
     if left is not None:
         left.close()
+
+
+def _no_opengl(error: Exception) -> RuntimeError:
+    return RuntimeError(
+        f"no OpenGL context could be made ({error}); without a screen set MUJOCO_GL=egl (Debian: libegl1) "
+        "or MUJOCO_GL=osmesa (libosmesa6) before Python starts; observations of state and point_cloud need none"
+    )
 
 
 def pose_scene(

@@ -2,8 +2,8 @@
 
 Time of flight: what comes back of the light falls with the square of the distance and with the slant of the surface,
 and the standard deviation grows as it falls. Toelgyessy et al., "Evaluation of the Azure Kinect", Sensors 2021,
-21(2):413, confirm its maker's bound of 17 mm up to 3.5 m and measure a millimetre or two at the distances here; the
-defaults lie there: 1.4 mm at 1.7 m, 6 mm at 3.5 m. Steep surfaces are lost, and some of all points. The wrist's stereo
+21(2):413, confirm its maker's bound of 17 mm up to 3.5 m. The defaults are our choice below it:
+1.4 mm at 1.7 m, 6 mm at 3.5 m. Steep surfaces are lost, and some of all points. The wrist's stereo
 cameras are given the same errors.
 """
 
