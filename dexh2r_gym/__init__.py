@@ -11,9 +11,9 @@ from gymnasium.envs.registration import register
 
 __version__ = "0.4.0"
 
-if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+if sys.platform == "linux" and not any(map(os.environ.get, ("MUJOCO_GL", "DISPLAY", "WAYLAND_DISPLAY"))):
     if find_library("EGL"):  # else MuJoCo could not even be imported; states and clouds need no OpenGL
-        os.environ.setdefault("MUJOCO_GL", "egl")  # read when MuJoCo is imported: without a screen, render through EGL
+        os.environ["MUJOCO_GL"] = "egl"  # read when MuJoCo is imported: without a screen, render through EGL
 
 register(
     id="DexH2R-Handover-v0",

@@ -1,7 +1,8 @@
 """Speed and memory of what the robot sees, beside the plain ways to the same in the same run.
 
-The peer of observed clouds renders the depth of the same cameras by `mujoco.Renderer`, one world after another, keeps
-the object's pixels and draws points of them. The peer of pictures renders colour, then depth.
+The peer of observed clouds renders depth and segmentation of the same cameras (`RGBDSensor`), one world after another,
+back-projects the object's pixels and draws points of them. The peer of pictures is `mujoco.Renderer`: colour, then
+depth.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from dexh2r_gym.scene import scene_model, scene_spec
 from dexh2r_gym.types import SceneState
 
 WIDTH, HEIGHT = 640, 480
-MAX_CANVASES = 128  # kept at once, one an object
+MAX_CANVASES = 64  # kept at once, one an object, some 15 MB each
 _SAMPLES, _SHADOWS = 4, 2048  # of a pixel; edge of the shadows' map, pixels
 _MAX_GEOMS = 1000  # drawn in one picture
 
@@ -138,14 +138,15 @@ def _no_opengl(error: Exception) -> RuntimeError:
 def pose_scene(
     model: mujoco.MjModel, data: mujoco.MjData, scene: SceneState, world: int, giver: GiverHand, bones: Tensor
 ) -> None:
-    """Bring a model with visuals of this giver to where one world stands; bones (16, 7): the giver's."""
+    """Bring a model of this giver, and any skin, to where one world stands; bones (16, 7): the giver's."""
     palm, thing = model.joint("rh_base").qposadr[0], model.joint("object_free").qposadr[0]
     data.qpos[palm : palm + 7] = scene.hand_pose[world].numpy()
     data.qpos[thing : thing + 7] = scene.object_pose[world].numpy()
     data.qpos[[model.joint(name).qposadr[0] for name in JOINT_NAMES]] = scene.hand_joints[world].numpy()
     ids = giver_mocap_ids(model)
     data.mocap_pos[ids], data.mocap_quat[ids] = bones[:, :3].numpy(), bones[:, 3:].numpy()
-    correct_skin(model, giver, bones)
+    if model.nskin:
+        correct_skin(model, giver, bones)
     mujoco.mj_kinematics(model, data)
     mujoco.mj_comPos(model, data)
     mujoco.mj_camlight(model, data)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
@@ -102,7 +103,7 @@ class RunFolder:
                 arrays = {name: stored[name] for name in stored.files}
         except FileNotFoundError:
             raise FileNotFoundError(f"{self.path} has no episode of replay {replay_id!r}") from None
-        except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise ValueError(f"{file} cannot be read ({error}): delete it and resume the run") from error
         _check_record(arrays, str(file))
         if str(arrays["replay"]) != replay_id:

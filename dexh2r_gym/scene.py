@@ -64,6 +64,7 @@ def add_surroundings(spec: mujoco.MjSpec) -> None:
     spec.visual.headlight.specular[:] = 0.05
     spec.visual.quality.shadowsize = 2048
     spec.visual.map.shadowclip = 1.2
+    spec.stat.extent, spec.stat.center = 1.0, [0.05, 0.0, 1.0]  # m; shadows and haze are sized by it, not by the floor
     spec.visual.map.haze = 0.25
     spec.visual.rgba.haze[:] = [0.86, 0.88, 0.90, 1.0]
     spec.add_texture(
@@ -91,7 +92,7 @@ def add_surroundings(spec: mujoco.MjSpec) -> None:
     spec.worldbody.add_geom(
         name="floor",
         type=mujoco.mjtGeom.mjGEOM_PLANE,
-        size=[20, 20, 0.05],
+        size=[0, 0, 0.05],  # without end
         material=floor.name,
         contype=0,
         conaffinity=0,

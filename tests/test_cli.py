@@ -3,14 +3,12 @@
 import json
 import os
 import re
-import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from dexh2r_gym import cli
 from dexh2r_gym.cli import grasps, imports, replays, runs, table4, view
 from policies import cli as policies_cli
 
@@ -36,21 +34,6 @@ LEAVES = {
     "checkpoints verify": policies_cli.VerifyCheckpoints,
 }
 EXAMPLES = Path(__file__).parents[1] / "examples"
-
-
-@pytest.fixture
-def dexh2r(monkeypatch):
-    """Runs the command in this process; returns its exit code, or the message it exits with."""
-
-    def run(line: str) -> int | str:
-        monkeypatch.setattr(sys, "argv", ["dexh2r", *shlex.split(line)])
-        try:
-            cli.main()
-        except SystemExit as end:
-            return end.code or 0
-        return 0
-
-    return run
 
 
 def example_of(name: str) -> str:

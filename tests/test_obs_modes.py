@@ -10,10 +10,10 @@ import psutil
 import pytest
 import torch
 from gymnasium.utils.env_checker import check_env
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.vector import AutoresetMode
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
-from dexh2r_gym.envs import HandoverEnv, HandoverVectorEnv
+from dexh2r_gym.envs import HandoverVectorEnv
 from dexh2r_gym.envs.memory import check_memory, estimate_memory
 from dexh2r_gym.envs.observations import STATE_SHAPES
 from dexh2r_gym.envs.options import make_options
@@ -22,7 +22,7 @@ from dexh2r_gym.rotations import pose_inverse, pose_multiply, quat_angle, quat_f
 from dexh2r_gym.sensing.delay import Delay
 from dexh2r_gym.sensing.hashing import normal, uniform
 from dexh2r_gym.sensing.noise import PoseNoise
-from tests.test_env import ID, compare, vector
+from tests.test_env import ID, beside_gymnasiums, compare, vector
 
 os.environ.setdefault("MUJOCO_GL", "egl")
 SMALL = {"image_size": (64, 36)}
@@ -78,30 +78,8 @@ def test_pictures_of_several_cameras_are_named():
 @pytest.mark.parametrize("mode", AutoresetMode)
 def test_autoreset_is_that_of_gymnasiums_own_vector_env(mode):
     """Clouds, noise and delay in all autoreset modes: as in separate environments of the same seeds."""
-    options = {
-        "backend": "kinematic",
-        "split": "test",
-        "obs_mode": "point_cloud+state_dict",
-        "num_points": 16,
-        "obs_delay": 3,
-        "pose_noise": PoseNoise(),
-        "speed_limits": None,
-    }
-    ours = vector(3, autoreset=mode, **options)
-    theirs = SyncVectorEnv([lambda: HandoverEnv(**options, released_metrics=False)] * 3, autoreset_mode=mode)
-    results = [env.reset(seed=7) for env in (ours, theirs)]
-    compare(*results)
-    ended = 0
-    for _ in range(45):
-        action = results[1][0]["goal_state"]
-        results = [env.step(action.copy()) for env in (ours, theirs)]
-        compare(*results)
-        done = results[1][2] | results[1][3]
-        ended += int(done.sum())
-        if mode == AutoresetMode.DISABLED and done.any():
-            results = [env.reset(options={"reset_mask": done.copy()}) for env in (ours, theirs)]
-            compare(*results)
-    assert ended > 1
+    options = {"obs_mode": "point_cloud+state_dict", "num_points": 16, "obs_delay": 3, "pose_noise": PoseNoise()}
+    assert beside_gymnasiums(mode, **options) > 1
 
 
 def test_what_is_seen_comes_late_and_what_is_felt_does_not():

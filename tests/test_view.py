@@ -6,7 +6,6 @@ import base64
 import dataclasses
 import json
 import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -21,7 +20,6 @@ import pytest
 import torch
 from scipy.spatial import cKDTree
 
-from dexh2r_gym import cli
 from dexh2r_gym.replay import Replay, ReplayStore
 from dexh2r_gym.rotations import pose_apply, pose_inverse
 from dexh2r_gym.run_folder import RunFolder
@@ -157,19 +155,10 @@ def test_an_episode_longer_than_its_replay_is_refused(mini):
 
 
 @pytest.fixture
-def dexh2r(monkeypatch):
-    """Runs a command; returns what it exits with, or 0."""
+def dexh2r(dexh2r, monkeypatch):
+    """The command, which makes the page but does not wait in it."""
     monkeypatch.setattr(browser.Viewer, "run", lambda self: None)
-
-    def call(line: str) -> int | str:
-        monkeypatch.setattr(sys, "argv", ["dexh2r", *shlex.split(line)])
-        try:
-            cli.main()
-        except SystemExit as end:
-            return end.code or 0
-        return 0
-
-    return call
+    return dexh2r
 
 
 @pytest.mark.parametrize(
@@ -202,6 +191,11 @@ def test_a_damaged_record_is_refused_and_others_can_be_seen(mini, run, tmp_path,
     assert "d has NaN or infinite numbers in frame 3" in str(dexh2r(f"view {folder.path} {id}"))
     file.write_bytes(file.read_bytes()[:2000] + b"?" * 200 + file.read_bytes()[2200:])
     assert "cannot be read" in str(dexh2r(f"view {folder.path} {id}"))
+    arrays["status"] = "TIMEOUT_APPROACH"  # failed, so among the first
+    np.savez_compressed(file, **arrays)
+    source, first = find_source(str(folder.path), None, None)
+    assert next(iter(source.ids.values())) == id != first, "what can be read comes first"
+    assert dexh2r(f"view {folder.path}") == 0
     np.savez_compressed(file, **arrays | {"status": "WON", "d": np.nan_to_num(arrays["d"])})
     source, first = find_source(str(folder.path), None, None)
     assert first == mini.ids()[0], "what can be read comes first"

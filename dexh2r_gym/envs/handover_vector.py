@@ -69,7 +69,8 @@ class HandoverVectorEnv(VectorEnv[Any, Any, np.ndarray]):
     fewer points are seen than asked for, they are repeated; where none is, the cloud is zero, and `points_seen` in
     `info` is 0. With several `cameras` the keys of pictures are `image_<camera>` and `depth_<camera>`;
     `segmentation=True` adds `segmentation` (H, W) uint8: 0 background, 1 robot, 2 object, 3 giver. `goal_pos=True` adds
-    `goal_pos` (28,), the `goal_state`, to any mode but those of the state, which have it. See `dexh2r_gym.sensing`.
+    `goal_pos` (28,), the `goal_state`, to any mode (`state` alone becomes a `Dict`), and every `Dict` has `agent_pos`.
+    See `dexh2r_gym.sensing`.
 
     `obs_delay` shows all but agent_pos, agent_vel and phase so many frames late; `pose_noise` gives object and giver
     the errors of a tracker (`dexh2r_gym.sensing.noise.PoseNoise`), and what follows from their poses with them.
@@ -89,11 +90,11 @@ class HandoverVectorEnv(VectorEnv[Any, Any, np.ndarray]):
 
     ## Info
     Every step: `replay` (id), `goal_distance` (m), `depth` (m, mesh-exact penetration of the hand into the object),
-    `giver_force` (N), with clouds `points_seen`, how many different points of the object's surface its cloud has. After
-    `reset(options={"calibration": True})` `calibration`, see `dexh2r_gym.sensing.calibration`. At the end of an episode
-    also `succ`, `safe`, `pen_dep` (cm), `pen_fr`, `infer_fr`, `traj_len` (m) by the paper's definitions, the same with
-    the suffix `_released` by the released code's, `max_giver_force` (N), `status` (name of an `EpisodeStatus`) and
-    `end_frame`. See `dexh2r_gym.metrics`.
+    `giver_force` (N), with clouds `points_seen`, how many of the surface points looked at were seen (few where
+    hands hide the object). After `reset(options={"calibration": True})` `calibration`, see
+    `dexh2r_gym.sensing.calibration`. At the end of an episode also `succ`, `safe`, `pen_dep` (cm), `pen_fr`,
+    `infer_fr`, `traj_len` (m) by the paper's definitions, the same with the suffix `_released` by the released
+    code's, `max_giver_force` (N), `status` (name of an `EpisodeStatus`) and `end_frame`. See `dexh2r_gym.metrics`.
 
     ## Arguments
     | argument | values | default |

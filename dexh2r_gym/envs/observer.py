@@ -63,16 +63,14 @@ class Observer:
                 cameras=options.cloud_cameras,
                 crop=options.crop,
             )
-        self.cameras = find_cameras(options.cameras, options.image_size) if "rgbd" in modes else ()
-        if self._clouds is not None and options.cloud == "observed":
-            others = [name for name in options.cloud_cameras if name not in options.cameras or not self.cameras]
-            self.cameras += find_cameras(others, options.image_size) if others else ()
         self._pictures: RGBDSensor | None = None
-        self._seen: dict[str, Tensor] = {}  # the last clouds and pictures, (B, ...)
         if "rgbd" in modes:
-            self._pictures = RGBDSensor(
-                find_cameras(options.cameras, options.image_size), segmentation=options.segmentation
-            )
+            cameras = find_cameras(options.cameras, options.image_size)
+            self._pictures = RGBDSensor(cameras, segmentation=options.segmentation)
+        self._seen: dict[str, Tensor] = {}  # the last clouds and pictures, (B, ...)
+        clouds_are_seen = self._clouds is not None and options.cloud == "observed"
+        names = (options.cameras if self._pictures else ()) + (options.cloud_cameras if clouds_are_seen else ())
+        self.cameras = find_cameras(tuple(dict.fromkeys(names)), options.image_size) if names else ()
 
     @property
     def sees_points(self) -> bool:
@@ -105,13 +103,11 @@ class Observer:
             self._pictures.close()
 
     def _state(self, frame: Frame) -> dict[str, Tensor]:
-        scene, giver_joints = frame.scene, frame.giver_bones[..., :3]
-        if self._options.pose_noise is not None:
-            key = self._key + frame.time
-            scene, giver_joints = measured_scene(scene, giver_joints, self._options.pose_noise, key, self._dt)
+        scene, giver_joints, d, noise = frame.scene, frame.giver_bones[..., :3], frame.d, self._options.pose_noise
+        if noise is not None:
+            scene, giver_joints = measured_scene(scene, giver_joints, noise, self._key + frame.time, self._dt)
         goal = pose_multiply(scene.object_pose, frame.goal_pose)
-        d = frame.d
-        if self._options.pose_noise is not None:
+        if noise is not None:
             d = torch.where(d.isinf(), d, (goal[:, :3] - scene.hand_pose[:, :3]).norm(dim=-1))
         parts = state_parts(scene, giver_joints, goal, frame.goal_joints, d, frame.aligning, frame.progress)
         return parts | {"goal_pos": parts["goal_state"]}

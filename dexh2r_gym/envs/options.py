@@ -12,13 +12,12 @@ from dexh2r_gym.envs.observations import parse_obs_mode
 from dexh2r_gym.envs.rewards import REWARD_MODES
 from dexh2r_gym.replay import SPLITS
 from dexh2r_gym.sensing.cameras import CORNER_CAMERAS, HEIGHT, WIDTH, find_cameras
-from dexh2r_gym.sensing.cloud import CLOUDS, SAMPLERS, Box, check_crop
+from dexh2r_gym.sensing.cloud import CLOUDS, MAX_POINTS, SAMPLERS, Box, check_crop
 from dexh2r_gym.sensing.noise import PoseNoise
 from dexh2r_gym.sim import BACKENDS
 
 RENDER_MODES = ("rgb_array", "human")
 DEFAULT_LIMITS = SpeedLimits()
-MAX_POINTS = 4096  # of a cloud: as many as an object's surface has
 MAX_DELAY = 30  # frames
 _CHOICES = {
     "mode": tuple(START_DISTANCE),

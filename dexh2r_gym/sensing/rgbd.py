@@ -58,17 +58,17 @@ class RGBDSensor:
         canvas = self._canvases.canvas(obj, giver)
         canvas.pose(scene, world, giver, bones)
         drawn = canvas.scene
+        kinds = _kinds_drawn(drawn, canvas.model) if self._segmentation else None
         out: dict[str, np.ndarray] = {}
         for camera, keys in zip(self._cameras, self._keys, strict=True):
             _aim(drawn, camera, scene.hand_pose[world])
             image, buffer = np.empty((*self._shape, 3), np.uint8), np.empty(self._shape, np.float32)
             canvas.read(image, buffer)
             out[keys["image"]], out[keys["depth"]] = image, _metres(buffer)
-            if self._segmentation:
+            if kinds is not None:
                 drawn.flags[_IDENTITIES] = True
                 canvas.read(identities := np.empty_like(image))
                 drawn.flags[_IDENTITIES] = False
-                kinds = _kinds_drawn(drawn, canvas.model)
                 out[keys["segmentation"]] = kinds[identities @ np.array([1, 256, 65536])]
         return out
 

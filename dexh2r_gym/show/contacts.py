@@ -9,8 +9,7 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from dexh2r_gym.giver import giver_mocap_ids
-from dexh2r_gym.hand import JOINT_NAMES
+from dexh2r_gym.render import pose_scene
 from dexh2r_gym.scene import scene_model
 from dexh2r_gym.show.timeline import Timeline
 
@@ -44,21 +43,13 @@ class ContactFinder:
         model.geom_conaffinity[giver] |= _OBJECT_CONTYPE
         model.body_conaffinity[np.unique(model.geom_bodyid[giver])] |= _OBJECT_CONTYPE
         self._timeline, self._model, self._data = timeline, model, mujoco.MjData(model)
-        self._palm, self._object = (model.joint(name).qposadr[0] for name in ("rh_base", "object_free"))
-        self._joints = [model.joint(name).qposadr[0] for name in JOINT_NAMES]
-        self._bones = giver_mocap_ids(model)
 
     def at(self, t: int) -> Contacts:
         """The contacts of frame t; those of the robot with itself are left out."""
-        data, scene, bones = self._data, self._timeline.scene, self._timeline.bones[t].numpy()
-        data.qpos[self._palm : self._palm + 7] = scene.hand_pose[t].numpy()
-        data.qpos[self._object : self._object + 7] = scene.object_pose[t].numpy()
-        data.qpos[self._joints] = scene.hand_joints[t].numpy()
-        data.mocap_pos[self._bones], data.mocap_quat[self._bones] = bones[:, :3], bones[:, 3:]
-        mujoco.mj_kinematics(self._model, data)
-        mujoco.mj_comPos(self._model, data)
-        mujoco.mj_collision(self._model, data)
-        contact = data.contact
+        timeline = self._timeline
+        pose_scene(self._model, self._data, timeline.scene, t, timeline.giver, timeline.bones[t])
+        mujoco.mj_collision(self._model, self._data)
+        contact = self._data.contact
         kinds = self._kind[contact.geom.reshape(-1, 2)]
         pair = np.array([_PAIR_OF.get((min(k), max(k)), -1) for k in kinds.tolist()], np.int64)
         shown = (pair >= 0) & (contact.dist < 0)

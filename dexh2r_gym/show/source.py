@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import zipfile
 import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -81,16 +82,21 @@ class RunSource:
         counts = ", ".join(f"{len(found)} {kind}" for kind, found in groups.items())
         self.title = f"run `{folder.path.name}`: `{config['agent']}`, {config['mode']} mode; {counts}"
 
+    def first(self) -> str:
+        """Id of the first episode whose record can be read; if none can, of the first, which then says why."""
+        for id in self.ids.values():
+            with suppress(ValueError, OSError):
+                self._folder.load_episode(id)
+                return id
+        return next(iter(self.ids.values()))
+
     def open(self, id: str) -> Timeline:
         if id not in self.ids.values():
             near = difflib.get_close_matches(id, self.ids.values(), n=3, cutoff=0.3) or list(self.ids.values())[:3]
             raise ValueError(
                 f"{self._folder.path} has no episode of {id!r} among {len(self.ids)}; near it: {', '.join(near)}"
             )
-        try:
-            record = self._folder.load_episode(id)
-        except zlib.error as error:
-            raise ValueError(f"{self._folder.episode_path(id)} cannot be read ({error})") from error
+        record = self._folder.load_episode(id)
         status_words(str(record["status"]))  # refuses a record with an unknown one
         return Timeline.of_episode(self.store.replay(id), record)
 
@@ -111,7 +117,7 @@ def find_source(what: str | None, id: str | None, replays: str | None) -> tuple[
     """
     if what is not None and (Path(what) / "config.json").is_file():
         run = RunSource(RunFolder(what), replays)
-        return run, id or next(iter(run.ids.values()))
+        return run, id or run.first()
     if id is not None:
         raise FileNotFoundError(f"{what} is not a run folder: it has no config.json, so there is no episode {id!r}")
     store = ReplayStore.open(replays or "mini")
