@@ -1,0 +1,140 @@
+"""What the approach policies (stage 2: MotionNet, DP, DP3, flow) have in common, and the agent that carries any of them out.
+
+A policy looks at the last few frames and plans the next few hand states; the agent keeps the frames of each world, asks for
+a plan where the last one is used up, and hands out its frames one by one.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dexh2r_gym.types import HAND_STATE_SIZE
+from policies.agent import fresh_worlds
+
+_KEYS_APART = 1 << 20  # plans of one seed; the noise of another begins beyond them
+
+
+class ApproachModel(nn.Module):
+    """A policy that plans hand states.
+
+    Attributes:
+        config: a frozen dataclass of plain values from which the same network can be made; `observed` frames are looked
+            at, `executed` frames of a plan are carried out.
+        needs: keys of an observation that it looks at.
+    """
+
+    config: Any
+    needs: ClassVar[tuple[str, ...]]
+
+    @abstractmethod
+    def loss(self, batch: Mapping[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+        """Weighted losses by name, whose sum is trained; batch: see `policies.approach_data`."""
+
+    @abstractmethod
+    def plan(self, seen: Mapping[str, Tensor], key: Tensor) -> Tensor:
+        """The next hand states (B, N, 28), float32, world frame, N at least `executed`.
+
+        seen: each of `needs` (B, observed, ...), the last frame last, world frame. key: (B,) long, names the noise.
+        """
+
+    def env_options(self) -> dict[str, Any]:
+        """Arguments of the environment in which it sees what it needs."""
+        modes = [mode for mode, key in (("point_cloud", "point_cloud"), ("rgbd", "image")) if key in self.needs]
+        if "giver_joints" in self.needs or not modes:
+            modes.append("state_dict")
+        options: dict[str, Any] = {"obs_mode": "+".join(modes)}
+        if "point_cloud" in self.needs:
+            options["num_points"] = self.config.num_points
+        if "image" in self.needs:
+            options |= {"cameras": self.config.cameras, "image_size": self.config.image_size}
+        if "goal_pos" in self.needs:
+            options["goal_pos"] = True
+        return options
+
+
+@dataclass(frozen=True)
+class ApproachState:
+    """What the agent remembers of B worlds."""
+
+    seen: dict[str, Tensor]  # each (B, observed, ...)
+    plan: Tensor  # (B, executed, 28)
+    left: Tensor  # (B,) long, frames of the plan that are still to come
+    number: Tensor  # (B,) long, plans made since the episode began
+
+
+class ApproachAgent:
+    """A `policies.Agent` of a policy. Its actions are absolute hand states (`control_mode="absolute"`)."""
+
+    def __init__(self, model: ApproachModel, seed: int = 0, *, name: str = "policy"):
+        self.model, self.name = model.eval(), name
+        self._seed = seed
+
+    @torch.no_grad()
+    def predict(
+        self,
+        observation: Mapping[str, Any],
+        state: ApproachState | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = True,
+    ) -> tuple[np.ndarray, ApproachState]:
+        """See `policies.Agent`. Noise follows from the seed and the number of plans since the episode began, so a world
+        does not depend on its neighbours; `deterministic` changes nothing.
+
+        Raises:
+            ValueError: the observation lacks what the policy looks at, or has it in another shape.
+        """
+        now = self._seen_now(observation)
+        worlds = len(next(iter(now.values())))
+        fresh = torch.from_numpy(fresh_worlds(worlds, state, episode_start))
+        state = _remember(now, state, fresh, self.model.config.observed, self.model.config.executed)
+        asked = (state.left == 0).nonzero()[:, 0]
+        if len(asked):
+            state = self._plan(state, asked)
+        rows = torch.arange(worlds)
+        action = state.plan[rows, self.model.config.executed - state.left]
+        return action.numpy(), ApproachState(state.seen, state.plan, state.left - 1, state.number)
+
+    def _plan(self, state: ApproachState, asked: Tensor) -> ApproachState:
+        executed = self.model.config.executed
+        key = self._seed * _KEYS_APART + state.number[asked]
+        plan = self.model.plan({name: value[asked] for name, value in state.seen.items()}, key)[:, :executed]
+        return ApproachState(
+            state.seen,
+            state.plan.index_put((asked,), plan.float()),
+            state.left.index_fill(0, asked, executed),
+            state.number.index_add(0, asked, torch.ones_like(asked)),
+        )
+
+    def _seen_now(self, observation: Mapping[str, Any]) -> dict[str, Tensor]:
+        missing = [key for key in self.model.needs if not isinstance(observation, Mapping) or key not in observation]
+        if missing:
+            options = ", ".join(f"{name}={value!r}" for name, value in self.model.env_options().items())
+            raise ValueError(
+                f"{self.name} looks at {', '.join(self.model.needs)}, the observation has no {', '.join(missing)}; "
+                f"make the environment with {options}"
+            )
+        return {key: torch.as_tensor(np.asarray(observation[key])) for key in self.model.needs}
+
+
+def _remember(
+    now: Mapping[str, Tensor], old: ApproachState | None, fresh: Tensor, observed: int, executed: int
+) -> ApproachState:
+    """The state with this frame in it; a world that starts has seen nothing else."""
+    start = {key: value[:, None].expand(-1, observed, *value.shape[1:]) for key, value in now.items()}
+    worlds = len(fresh)
+    if old is None:
+        none = torch.zeros(worlds, dtype=torch.long)
+        return ApproachState(start, torch.zeros(worlds, executed, HAND_STATE_SIZE), none, none)
+    seen = {}
+    for key, value in start.items():
+        moved = torch.cat((old.seen[key][:, 1:], value[:, :1]), dim=1)
+        seen[key] = torch.where(fresh.view(-1, *[1] * (value.ndim - 1)), value, moved)
+    left, number = (value.masked_fill(fresh, 0) for value in (old.left, old.number))
+    return ApproachState(seen, old.plan, left, number)
