@@ -45,7 +45,7 @@ class Agent(Protocol):
 
 
 def evaluate(
-    agent: Agent | Callable[[Any], Agent],
+    agent: Agent | Callable[[Any, int], Agent],
     *,
     out: str | Path,
     agent_name: str | None = None,
@@ -63,12 +63,14 @@ def evaluate(
     A run that was interrupted goes on, unless anything that its numbers depend on has changed.
 
     Args:
-        agent: whatever has `predict`, or a function that makes such an agent for a `HandoverVectorEnv`.
+        agent: whatever has `predict`, or a function of (`HandoverVectorEnv`, seed) that makes such an agent; its
+            `env_options` and `identity`, if it has them, are those of `dexh2r_gym.agents`.
         agent_name: what the report calls it; by default the name of its class or function.
         out: the run folder.
         num_envs: worlds side by side; the numbers do not depend on it.
         video: how many episodes, the first of the split, are filmed.
-        options: of the environment: mode, backend, control_mode, obs_mode, speed_limits ...
+        options: of the environment: mode, backend, control_mode, obs_mode, speed_limits ...; by default what the agent
+            needs.
 
     Raises:
         ValueError: an unknown option or value, or a folder that holds a run of another config.
@@ -76,6 +78,7 @@ def evaluate(
     """
     if num_envs < 1:
         raise ValueError(f"num_envs must be at least 1, got {num_envs}")
+    options = {**getattr(agent, "env_options", {}), **options}
     resolved = make_options({**options, "replays": replays, "split": split})
     store = ReplayStore.open(replays)
     ids = store.ids(split)
@@ -87,6 +90,7 @@ def evaluate(
         {
             "evaluation": {
                 "agent": agent_name or getattr(agent, "__name__", type(agent).__name__),
+                "agent_identity": getattr(agent, "identity", None),
                 "seed": seed,
                 **setting,
                 "replays": str(replays),
@@ -110,7 +114,7 @@ def evaluate(
         )
         try:
             with tqdm(total=len(ids), initial=len(ids) - len(pending), unit="episode", disable=not progress) as bar:
-                ready = agent if isinstance(agent, Agent) else agent(env.unwrapped)
+                ready = agent if isinstance(agent, Agent) else agent(env.unwrapped, seed)
                 rollout(ready, env, pending, folder, seed=seed, filmed=filmed, bar=bar)
         finally:
             env.close()

@@ -34,6 +34,7 @@ def find(name: str, group: str, what: str) -> Any:
             raise ValueError(f"{what} {name!r} cannot be imported: {error}") from error
     offered = installed(group)
     if name not in offered:
-        hint = did_you_mean(name, offered)
-        raise ValueError(f"unknown {what} {name!r}{hint}; choose one of {', '.join(offered)}, or module:function")
+        names = [known for known in offered if not known.startswith(".")]
+        hint = did_you_mean(name, names)
+        raise ValueError(f"unknown {what} {name!r}{hint}; choose one of {', '.join(names)}, or module:function")
     return offered[name]

@@ -9,7 +9,7 @@ import sys
 
 import numpy as np
 
-import policies
+from dexh2r_gym.agents import find_agent
 from dexh2r_gym.evaluate import evaluate
 from dexh2r_gym.giver import GiverHand
 from dexh2r_gym.grasps import make_pool
@@ -28,7 +28,7 @@ def main(mesh: str, recording: str, out: str = "own.zarr.zip", run: str = "runs/
     trial = recorded_trial(thing, goals, giver, object_pose, hand)
     objects = {thing.name: recorded_object(thing, goals)}
     write_store(out, [trial], objects, licence="yours", provenance={}, giver_model=giver.model, overwrite=True)
-    return evaluate(lambda env: policies.load("scripted", env), out=run, replays=out)
+    return evaluate(find_agent("scripted"), out=run, replays=out)
 
 
 if __name__ == "__main__":

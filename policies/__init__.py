@@ -1,5 +1,5 @@
-"""Agents for the handover environments: `policies.load(name, env)`."""
+"""Agents for the handover environments: `policies.load(name, env)`, `policies.env_options(name)`."""
 
-from policies.agent import Agent, agents, load
+from policies.agent import Agent, agents, env_options, load
 
-__all__ = ["Agent", "agents", "load"]
+__all__ = ["Agent", "agents", "env_options", "load"]

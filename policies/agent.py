@@ -28,21 +28,39 @@ class Agent(Protocol):
         """
 
 
-def agents() -> dict[str, Callable[[HandoverVectorEnv, int], Agent]]:
-    """How to make each agent that comes with the package, by name; a maker takes the environment and a seed."""
+def agents() -> dict[str, Callable[..., Any]]:
+    """How to make each agent that comes with the package, by name; a maker takes the environment and a seed.
+
+    ".safetensors" is not an agent but makes makers, of checkpoint files; see `dexh2r_gym.agents`.
+    """
     from policies.baselines import DemonstrationAgent, RandomAgent
+    from policies.checkpoint import FOLDER
+    from policies.checkpoint_agent import CheckpointAgent
     from policies.scripted import ScriptedExpert
 
     return {
         "scripted": lambda env, seed: ScriptedExpert(env),
         "replay": lambda env, seed: DemonstrationAgent(env),
         "random": lambda env, seed: RandomAgent(env, seed),
+        **{name: CheckpointAgent(FOLDER / f"{name}.safetensors") for name in ("motionnet", "dp", "dp3")},
+        ".safetensors": CheckpointAgent,
     }
 
 
-def load(name: str, env: HandoverVectorEnv, seed: int = 0) -> Agent:
-    """The agent of that name for this vector environment; names and errors as in `dexh2r_gym.agents.find_agent`."""
-    return find_agent(name)(env, seed)
+def load(name: str, env: HandoverVectorEnv | None = None, seed: int = 0) -> Agent:
+    """The agent of that name, for this vector environment: names and errors as in `dexh2r_gym.agents.find_agent`.
+
+    Those that look behind the scenes (scripted, replay, random) need the environment, trained ones do not.
+    """
+    maker = find_agent(name)
+    if env is None and not hasattr(maker, "env_options"):
+        raise ValueError(f"{name} acts on an environment: load({name!r}, env.unwrapped)")
+    return maker(env, seed)
+
+
+def env_options(name: str) -> dict[str, Any]:
+    """What to make an environment with for the agent of that name: `gym.make(ID, **env_options(name))`."""
+    return dict(getattr(find_agent(name), "env_options", {}))
 
 
 def fresh_worlds(num_worlds: int, state: Any, episode_start: np.ndarray | None) -> np.ndarray:

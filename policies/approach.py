@@ -1,7 +1,7 @@
-"""What the approach policies (stage 2: MotionNet, DP, DP3, flow) have in common, and the agent that carries any of them out.
+"""What the approach policies (stage 2: MotionNet, DP, DP3, flow) have in common, and the agent that carries one out.
 
-A policy looks at the last few frames and plans the next few hand states; the agent keeps the frames of each world, asks for
-a plan where the last one is used up, and hands out its frames one by one.
+A policy looks at the last few frames and plans the next few hand states; the agent keeps the frames of each world, asks
+for a plan where the last one is used up, and hands out its frames one by one.
 """
 
 from __future__ import annotations
@@ -33,13 +33,22 @@ class ApproachModel(nn.Module):
     config: Any
     needs: ClassVar[tuple[str, ...]]
 
+    @property
+    @abstractmethod
+    def ahead(self) -> int:
+        """Frames of a plan."""
+
+    @abstractmethod
+    def fit(self, batch: Mapping[str, Tensor]) -> None:
+        """Take the statistics of a large batch, before training."""
+
     @abstractmethod
     def loss(self, batch: Mapping[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
         """Weighted losses by name, whose sum is trained; batch: see `policies.approach_data`."""
 
     @abstractmethod
     def plan(self, seen: Mapping[str, Tensor], key: Tensor) -> Tensor:
-        """The next hand states (B, N, 28), float32, world frame, N at least `executed`.
+        """The next hand states (B, ahead, 28), float32, world frame.
 
         seen: each of `needs` (B, observed, ...), the last frame last, world frame. key: (B,) long, names the noise.
         """

@@ -1,7 +1,7 @@
 """Trained weights on disk: NAME.safetensors beside NAME.json, which says what they are, how made, and what to expect.
 
-The json holds `format`, `policy` (which model class), `config` (its sizes), `sha256` of the weights, and `card`: data,
-seed, command, hardware, expected scores. Nothing is unpickled.
+The json holds `format`, `policy` (which model class), `config` (its sizes), `layout` (what it observes and answers),
+`sha256` of the weights, and `card`: data, seed, command, hardware, expected scores. Nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -10,28 +10,39 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, fields
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from dexh2r_gym.extras import import_extra
-from policies.grasp_model import GraspModel
+from dexh2r_gym.types import HAND_STATE_SIZE
 
 FOLDER = Path(__file__).parent / "checkpoints"
 FORMAT = 1
 MAX_BYTES = 1 << 30
 
 
-def _policies() -> dict[str, tuple[type, type[GraspModel]]]:
+def _policies() -> dict[str, tuple[type, type[nn.Module]]]:
     """The configuration and the model of each policy that checkpoints hold."""
+    from policies.dp import DP, DPConfig
+    from policies.dp3 import DP3, DP3Config
     from policies.grasp_cvae import CVAEConfig, GraspCVAE
     from policies.grasp_diffusion import DiffusionConfig, GraspDiffusion
+    from policies.motionnet import MotionNet, MotionNetConfig
 
-    return {"grasp-cvae": (CVAEConfig, GraspCVAE), "grasp-diffusion": (DiffusionConfig, GraspDiffusion)}
+    return {
+        "grasp-cvae": (CVAEConfig, GraspCVAE),
+        "grasp-diffusion": (DiffusionConfig, GraspDiffusion),
+        "motionnet": (MotionNetConfig, MotionNet),
+        "dp": (DPConfig, DP),
+        "dp3": (DP3Config, DP3),
+    }
 
 
-def make_model(policy: str, config: Mapping[str, Any] | None = None) -> GraspModel:
+def make_model(policy: str, config: Mapping[str, Any] | None = None) -> Any:
     """A new model of a policy by name, with a configuration as a dict; ValueError lists what is valid."""
     known = _policies()
     if policy not in known:
@@ -40,18 +51,28 @@ def make_model(policy: str, config: Mapping[str, Any] | None = None) -> GraspMod
     names = {f.name for f in fields(config_class)}
     if strange := sorted(set(config or {}) - names):
         raise ValueError(f"{policy} has no setting {', '.join(strange)}; it has {', '.join(sorted(names))}")
-    return model_class(config_class(**(config or {})))
+    values = {name: tuple(v) if isinstance(v, list) else v for name, v in (config or {}).items()}  # json has no tuples
+    return model_class(config_class(**values))
 
 
-def policy_of(model: GraspModel) -> str:
+def paper_config(policy: str) -> dict[str, Any]:
+    """The published sizes of an approach policy."""
+    module = import_module(f"policies.{policy}")
+    return asdict(module.PAPER)
+
+
+def policy_of(model: nn.Module) -> str:
     """The name of a model's policy."""
     return next(name for name, (_, cls) in _policies().items() if isinstance(model, cls))
 
 
-def save_checkpoint(model: GraspModel, path: Path, card: Mapping[str, Any]) -> None:
+def save_checkpoint(model: Any, path: Path, card: Mapping[str, Any]) -> None:
     """Write PATH (.safetensors, float16) and its json, the weights first."""
     safetensors = import_extra("safetensors.torch", "policies")
-    weights = {name: value.detach().half().contiguous() for name, value in model.state_dict().items()}
+    weights = {
+        name: (value.detach().half() if value.is_floating_point() else value.detach()).contiguous()
+        for name, value in model.state_dict().items()
+    }
     data = safetensors.save(weights)
     path.parent.mkdir(parents=True, exist_ok=True)
     _write(path, data)
@@ -59,6 +80,7 @@ def save_checkpoint(model: GraspModel, path: Path, card: Mapping[str, Any]) -> N
         "format": FORMAT,
         "policy": policy_of(model),
         "config": asdict(model.config),
+        "layout": layout_of(model),
         "sha256": hashlib.sha256(data).hexdigest(),
         "card": dict(card),
     }
@@ -87,12 +109,19 @@ def read_card(path: Path) -> dict[str, Any]:
     return content
 
 
-def load_checkpoint(path: Path, policy: str | None = None) -> GraspModel:
+def layout_of(model: Any) -> dict[str, Any]:
+    """What a model observes and answers, as this version reads it."""
+    if not hasattr(model, "needs"):
+        return {}
+    return {"observation": list(model.needs), "action": f"hand state, {HAND_STATE_SIZE} numbers, absolute"}
+
+
+def load_checkpoint(path: Path, policy: str | None = None) -> Any:
     """The model of a checkpoint, ready to use.
 
     Raises:
         FileNotFoundError, ValueError: as `read_card`; also another policy than the one asked for, weights that are
-            not the ones described, or that do not fit.
+            not the ones described, or that do not fit, another layout of observations or actions.
     """
     about = read_card(path)
     if policy is not None and about["policy"] != policy:
@@ -103,9 +132,11 @@ def load_checkpoint(path: Path, policy: str | None = None) -> GraspModel:
     if hashlib.sha256(data).hexdigest() != about["sha256"]:
         raise ValueError(f"{path}: not the weights that {path.with_suffix('.json').name} describes (sha256 differs)")
     model = make_model(about["policy"], about["config"])
+    if (layout := about.get("layout", {})) != layout_of(model):
+        raise ValueError(f"{path} was trained with {layout}, {about['policy']} of this version has {layout_of(model)}")
     weights = import_extra("safetensors.torch", "policies").load(data)
     try:
-        model.load_state_dict({name: value.float() for name, value in weights.items()})
+        model.load_state_dict({n: v.float() if v.is_floating_point() else v for n, v in weights.items()})
     except RuntimeError as error:
         raise ValueError(f"{path}: weights do not fit {about['policy']}: {error}") from error
     return model.eval().requires_grad_(False)

@@ -11,18 +11,28 @@ from tyro.conf import Positional, subcommand
 
 @dataclass
 class Train:
-    """Train a generator of grasps on grasps made by `dexh2r grasps data`. Killed and started again, it goes on.
+    """Train an approach policy on demonstrations, or a generator of grasps on grasps made by `dexh2r grasps data`.
 
-    Example: dexh2r train grasp-diffusion --data runs/grasps --out runs/diffusion
+    Killed and started again, it goes on. `dexh2r evaluate --agent OUT.safetensors` then runs a policy.
+
+    Example: dexh2r train dp3 --replays open.zarr.zip --out runs/dp3
     """
 
-    policy: Positional[Literal["grasp-cvae", "grasp-diffusion"]]
-    data: Path
-    """Folder of tried grasps."""
+    policy: Positional[Literal["motionnet", "dp", "dp3", "grasp-cvae", "grasp-diffusion"]]
     out: Path
     """Checkpoint to write: OUT.safetensors, OUT.json, and a log OUT.jsonl."""
+    replays: str = "mini"
+    """Of an approach policy: `mini`, or the path of a store; its train split is learned from."""
+    size: Literal["base", "paper"] = "base"
+    """Of an approach policy: base runs in real time on a CPU, paper is as published."""
+    cache: Path | None = None
+    """Folder in which clouds and pictures of the replays are kept for the next training; by default OUT's `frames`."""
+    max_trials: int | None = None
+    """Learn from so many trials at most (pictures take 70 kB a frame on disk)."""
+    data: Path | None = None
+    """Of a generator: folder of tried grasps."""
     init: Path | None = None
-    """A checkpoint (.safetensors) to start from, pre-trained on other objects."""
+    """Of a generator: a checkpoint (.safetensors) to start from, pre-trained on other objects."""
     steps: int = 6000
     batch_size: int = 256
     learning_rate: float = 1e-3
@@ -35,14 +45,28 @@ class Train:
     def run(self) -> None:
         import torch
 
-        from policies.train_grasps import TrainOptions, train
+        from policies import train_approach, train_grasps
+        from policies.train import TrainOptions
 
         if self.threads:
             torch.set_num_threads(self.threads)
         options = TrainOptions(
             self.steps, self.batch_size, self.learning_rate, seed=self.seed, precision=self.precision
         )
-        train(self.policy, self.data, self.out, options, init=self.init)
+        if self.policy.startswith("grasp-"):
+            if self.data is None:
+                raise ValueError(f"{self.policy} learns from tried grasps: --data FOLDER, made by `dexh2r grasps data`")
+            train_grasps.train(self.policy, self.data, self.out, options, init=self.init)
+        else:
+            train_approach.train(
+                self.policy,
+                self.replays,
+                self.out,
+                options,
+                size=self.size,
+                cache=self.cache,
+                max_trials=self.max_trials,
+            )
         print(f"wrote {self.out.with_suffix('.safetensors')}")
 
 

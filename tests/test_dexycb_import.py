@@ -433,7 +433,7 @@ def test_scripted_expert_takes_an_imported_object(imported: ReplayStore, tmp_pat
     from dexh2r_gym.evaluate import evaluate
 
     make = find_agent("scripted")
-    report = evaluate(lambda env: make(env, 0), out=tmp_path / "run", replays=imported.path, progress=False)
+    report = evaluate(make, out=tmp_path / "run", replays=imported.path, progress=False)
     assert report["overall"]["paper"]["succ"]["value"] == 100.0
 
 

@@ -182,8 +182,8 @@ def test_bad_arguments_are_named_and_leave_no_run(store, tmp_path, changes, mess
 
 
 def test_agent_may_be_made_from_the_environment(store, tmp_path, finished):
-    def chaser(env):
-        assert isinstance(env, HandoverVectorEnv)
+    def chaser(env, seed):
+        assert isinstance(env, HandoverVectorEnv) and seed == 0
         return Chaser()
 
     report = run(store, tmp_path, chaser)

@@ -20,12 +20,14 @@ from dexh2r_gym.hand import JOINT_LOWER, JOINT_UPPER, forward_kinematics, surfac
 from dexh2r_gym.objects import load_object
 from dexh2r_gym.rotations import pose_inverse, pose_multiply, quat_normalize, quat_rotate
 from dexh2r_gym.table4 import module_digest
-from policies import train_grasps, verify
+from policies import train as training
+from policies import verify
 from policies.checkpoint import load_checkpoint, make_model, read_card, save_checkpoint, shipped
 from policies.grasp_data import GraspSet, hand_points
 from policies.grasp_diffusion import GraspDiffusion, Guidance
 from policies.grasp_frame import decode, encode, frame_of, palm_in_object, proposal_rotations, turned
-from policies.train_grasps import TrainOptions, train
+from policies.train import TrainOptions
+from policies.train_grasps import train
 
 POLICIES = ("grasp-cvae", "grasp-diffusion")
 SMALL = {
@@ -117,8 +119,8 @@ def test_training_lowers_the_loss_and_goes_on_bit_for_bit(
     policy: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = TrainOptions(steps=60, batch_size=16, learning_rate=3e-3, warmup=5, seed=4)
-    monkeypatch.setattr(train_grasps, "_STATE_EVERY", 20)
-    monkeypatch.setattr(train_grasps, "_LOG_EVERY", 5)
+    monkeypatch.setattr(training, "_STATE_EVERY", 20)
+    monkeypatch.setattr(training, "_LOG_EVERY", 5)
     whole = train(policy, data, tmp_path / "whole", options, config=SMALL[policy])
     log = [json.loads(line) for line in (tmp_path / "whole.jsonl").read_text().splitlines()]
     total = [sum(value for name, value in row.items() if name != "step") for row in log]
@@ -153,10 +155,10 @@ def test_a_loss_that_is_no_number_stops_training(data: Path, tmp_path: Path, mon
         nonlocal calls
         calls += 1
         losses = real(self, *arguments)  # type: ignore[arg-type]
-        return {name: value * torch.nan for name, value in losses.items()} if calls == 9 else losses
+        return {name: value * torch.nan for name, value in losses.items()} if calls == training._CHECK_STEPS + 9 else losses
 
     monkeypatch.setattr(model_class, "loss", poisoned)
-    monkeypatch.setattr(train_grasps, "_STATE_EVERY", 4)
+    monkeypatch.setattr(training, "_STATE_EVERY", 4)
     with pytest.raises(FloatingPointError, match=r"in step 8 .*hammer"):
         train("grasp-cvae", data, tmp_path / "out", TrainOptions(steps=20, batch_size=16), config=SMALL["grasp-cvae"])
     assert torch.load(tmp_path / "out.training", weights_only=True)["step"] == 8

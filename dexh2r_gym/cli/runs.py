@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from tyro.conf import Positional
 
@@ -21,15 +21,15 @@ class Evaluate:
     out: Path | None = None
     """Folder of the run; made if missing. By default runs/ and a name made of agent, replays, split and mode."""
     agent: str = "scripted"
-    """scripted, replay, random, another installed agent, or module:function for your own."""
+    """scripted, motionnet, dp, dp3, another installed agent, a checkpoint's path, or module:function for your own."""
     mode: Literal["easy", "hard"] = "hard"
     """Alignment takes over 10 cm (easy) or 5 cm (hard) from the goal."""
     split: Literal["train", "validation", "test", "all"] = "test"
     replays: str = "mini"
     """`mini`, or the path of a replay store."""
     backend: Literal["mujoco", "kinematic"] = "mujoco"
-    obs_mode: str = "state"
-    """What the agent observes: state, state_dict, point_cloud, rgbd, or several joined by +."""
+    obs_mode: str | None = None
+    """state, state_dict, point_cloud, rgbd, or several joined by +; by default what the agent looks at."""
     num_envs: int = 32
     """Worlds side by side; the numbers do not depend on it."""
     seed: int = 0
@@ -44,11 +44,11 @@ class Evaluate:
 
         maker = find_agent(self.agent)
         store = Path(self.replays).name.split(".")[0]
-        out = self.out or Path("runs") / "-".join(
-            (self.agent.replace(":", "."), store, self.split, self.mode, self.backend)
-        )
+        agent = Path(self.agent).stem if "/" in self.agent else self.agent.replace(":", ".")
+        out = self.out or Path("runs") / "-".join((agent, store, self.split, self.mode, self.backend))
+        observed: dict[str, Any] = {} if self.obs_mode is None else {"obs_mode": self.obs_mode}
         evaluate(
-            lambda env: maker(env, self.seed),
+            maker,
             out=out,
             agent_name=self.agent,
             replays=self.replays,
@@ -58,8 +58,8 @@ class Evaluate:
             video=self.video,
             mode=self.mode,
             backend=self.backend,
-            obs_mode=self.obs_mode,
             speed_limits=self.speed_limits,
+            **observed,
         )
         print((out / "report.md").read_text())
         print(f"report: {out / 'report.md'}")

@@ -1,0 +1,135 @@
+"""Demonstrations of a store as batches of what was observed and what the hand did next.
+
+Numbers of all frames are kept in memory (0.6 kB a frame); clouds and pictures are read from disk as they are drawn,
+see `policies.frames`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dexh2r_gym.giver import GiverHand
+from dexh2r_gym.replay import Replay, ReplayStore
+from dexh2r_gym.rotations import pose_inverse, pose_multiply, quat_angle, quat_from_axis_angle
+from dexh2r_gym.types import join_hand_state, split_hand_state
+from policies.frames import open_frames
+
+_IDLE = (0.005, 0.05)  # m, rad: who moves less than that until the end of the window stands still
+_LEAD = 2  # windows before the hand sets off that are kept
+SPREAD = (0.02, 0.15, 0.1)  # m, rad, rad: deviations of palm position, palm rotation and joints where a hand is shifted
+_SHIFTED = 0.8  # part of the windows
+_RETURN = 0.75  # what is left of the shift after each frame
+
+
+class ApproachWindows:
+    """Windows of the demonstrations of a split: `observed` frames up to t and the `ahead` frames after it.
+
+    A batch is a dict: "future" (B, ahead, 28) hand states, and of what is asked for, each (B, observed, ...), as the
+    environment shows it: "agent_pos", "goal_pos" (28), the grasp that the demonstration ends in, carried along with the
+    object; "giver_joints" (48); "point_cloud" (P, 3); "image" (H, W, 3) uint8 and "depth" (H, W).
+
+    Windows in which the hand waits are left out, for who learns to wait waits for ever.
+    """
+
+    def __init__(
+        self,
+        store: ReplayStore,
+        split: str,
+        *,
+        observed: int,
+        ahead: int,
+        needs: Sequence[str],
+        frames: Mapping[str, Any] | None = None,
+        cache: Path | None = None,
+        max_trials: int | None = None,
+        shift: bool = True,
+    ) -> None:
+        """frames: of clouds and pictures, see `policies.frames.open_frames`, kept in the folder cache.
+
+        max_trials: at most so many, evenly spread over the split.
+        shift: in four of five windows the hand is shifted, and comes back to the demonstration in the frames after it:
+        so a policy learns to mend its own errors. Not for policies that see the hand in pictures.
+
+        Raises:
+            ValueError: the split has no demonstrations, or the store no clouds or pictures and no givers to make any.
+        """
+        ids = [id for id in store.ids(split) if store.info(id).has_demo]
+        if not ids:
+            raise ValueError(f"split {split!r} of {store.path} has no demonstrations to learn from")
+        if max_trials is not None and max_trials < len(ids):
+            ids = [ids[i * len(ids) // max_trials] for i in range(max_trials)]
+        self.observed, self.ahead, self.needs, self.shift = observed, ahead, tuple(needs), shift
+        self._frames = open_frames(store, ids, self.needs, cache, **(frames or {}))
+        replays = [store.replay(id) for id in ids]
+        self.objects = sorted({replay.object for replay in replays})
+        self.num_trials = len(replays)
+        columns = [_columns(replay, self.needs) for replay in replays]
+        self._columns = {key: torch.cat([c[key] for c in columns]) for key in columns[0]}
+        count = torch.tensor([replay.num_frames for replay in replays])
+        first = count.cumsum(0) - count
+        self._first, self._last = (v.repeat_interleave(count) for v in (first, first + count - 1))  # rows, of each row
+        begin = (first + torch.tensor([_sets_off(replay) for replay in replays])).repeat_interleave(count)
+        rows = torch.arange(len(self._last))
+        self._starts = rows[(rows >= begin) & (rows < self._last)]
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def batch(self, size: int, generator: torch.Generator, *, pictures: bool = True) -> dict[str, Tensor]:
+        """Random windows, with or without clouds and pictures."""
+        row = self._starts[torch.randint(len(self), (size, 1), generator=generator)]
+        past = (row + torch.arange(1 - self.observed, 1)).maximum(self._first[row])
+        future = (row + torch.arange(1, self.ahead + 1)).minimum(self._last[row])
+        out = {key: column[past] for key, column in self._columns.items()}
+        out["future"] = self._columns["agent_pos"][future]
+        if pictures:
+            out |= self._frames.read(past)
+        if self.shift:
+            out["agent_pos"], out["future"] = shifted(out["agent_pos"], out["future"], generator)
+        return out
+
+
+def shifted(past: Tensor, future: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Past (B, T, 28) and future (B, H, 28) hand states with the hand moved off; it comes back frame by frame."""
+    worlds = len(past)
+    some = (torch.rand(worlds, 1, generator=generator) < _SHIFTED) * torch.rand(worlds, 1, generator=generator)
+    by = some * torch.randn(worlds, 28, generator=generator)
+    by = by * torch.cat([torch.full((n,), s) for n, s in zip((3, 3, 22), SPREAD, strict=True)])
+    left = _RETURN ** torch.arange(1, future.shape[1] + 1)
+    return _moved(past, by[:, None].expand(-1, past.shape[1], -1)), _moved(future, by[:, None] * left[:, None])
+
+
+def _moved(states: Tensor, by: Tensor) -> Tensor:
+    pose, joints = split_hand_state(states)
+    turn = torch.cat((torch.zeros_like(by[..., :3]), quat_from_axis_angle(by[..., 3:6])), dim=-1)
+    turned = pose_multiply(pose, turn)
+    return join_hand_state(torch.cat((pose[..., :3] + by[..., :3], turned[..., 3:]), dim=-1), joints + by[..., 6:])
+
+
+def _columns(replay: Replay, needs: Sequence[str]) -> dict[str, Tensor]:
+    """The numbers of each frame (T, ...)."""
+    assert replay.demo is not None
+    out = {"agent_pos": replay.demo}
+    if "goal_pos" in needs:
+        pose, joints = split_hand_state(replay.demo[-1])
+        grasp = pose_multiply(pose_inverse(replay.object_pose[-1]), pose)
+        carried = pose_multiply(replay.object_pose, grasp.expand(replay.num_frames, -1))
+        out["goal_pos"] = join_hand_state(carried, joints.expand(replay.num_frames, -1))
+    if "giver_joints" in needs:
+        hand = GiverHand.from_mano(replay.giver, replay.side, replay.giver_model)
+        out["giver_joints"] = hand.bone_poses(replay.giver)[..., :3].flatten(1)
+    return {key: value.float() for key, value in out.items()}
+
+
+def _sets_off(replay: Replay) -> int:
+    """The first frame of a demonstration that teaches: shortly before the hand sets off."""
+    assert replay.demo is not None
+    pose, _ = split_hand_state(replay.demo)
+    moved = ((pose[:, :3] - pose[0, :3]).norm(dim=-1) > _IDLE[0]) | (quat_angle(pose[:, 3:], pose[0, 3:]) > _IDLE[1])
+    return max(0, int(np.argmax(moved.numpy())) - _LEAD)

@@ -1,0 +1,72 @@
+"""DP3 (Ze et al., RSS 2024) as the paper uses it: diffusion from the object's cloud and the hand's state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from torch import Tensor, nn
+
+from policies.diffusion_policy import DiffusionPolicy
+from policies.pointnet import PointNet
+from policies.proprioception import proprioception, proprioception_size, to_frame
+
+
+@dataclass(frozen=True)
+class DP3Config:
+    """Sizes; the defaults run in real time on a CPU, `PAPER` has those of the paper."""
+
+    observed: int = 2
+    executed: int = 2
+    horizon: int = 8
+    num_points: int = 128
+    rotation: str = "6d"
+    frame: str = "palm"
+    point_widths: tuple[int, ...] = (32, 64, 128)
+    feature: int = 64
+    widths: tuple[int, ...] = (64, 128, 192)
+    kernel: int = 5
+    train_steps: int = 100
+    sampling_steps: int = 10
+
+
+PAPER = DP3Config(
+    observed=5,
+    num_points=4096,
+    point_widths=(64, 128, 256),
+    rotation="axis_angle",
+    frame="world",
+    widths=(512, 1024, 2048),
+)  # section 5 of the paper
+
+
+class DP3(DiffusionPolicy):
+    """Looks at `point_cloud` and `agent_pos`; does not know the goal grasps."""
+
+    needs = ("agent_pos", "point_cloud")
+
+    def __init__(self, config: DP3Config = DP3Config()) -> None:
+        super().__init__()
+        self.config = c = config
+        self.scheduler = DDIMScheduler(
+            num_train_timesteps=c.train_steps,
+            beta_schedule="squaredcos_cap_v2",
+            prediction_type="sample",
+            clip_sample=False,
+        )
+        self.point_net = PointNet(c.point_widths)
+        self.point_feature = nn.Sequential(
+            nn.LayerNorm(c.point_widths[-1]), nn.Linear(c.point_widths[-1], c.feature), nn.LayerNorm(c.feature)
+        )
+        self._build(c.observed * (c.feature + 3) + proprioception_size(c.observed, c.rotation, c.frame))
+
+    def observe(self, seen: Mapping[str, Tensor]) -> Tensor:
+        """See `DiffusionPolicy`: of each cloud its middle and the feature of its points about it."""
+        c = self.config
+        cloud = to_frame(seen["point_cloud"], seen["agent_pos"][:, -1], c.frame)  # (B, T, P, 3)
+        middle = cloud.mean(2, keepdim=True)
+        feature = self.point_feature(self.point_net((cloud - middle).flatten(0, 1))).unflatten(0, cloud.shape[:2])
+        clouds = torch.cat((feature, middle.squeeze(2)), dim=-1).flatten(1)
+        return torch.cat((clouds, proprioception(seen["agent_pos"], c.rotation, c.frame)), dim=-1)
