@@ -152,7 +152,7 @@ def check_that_it_learns(model: Any, data: TrainData, options: TrainOptions) -> 
     for _ in range(_CHECK_STEPS):
         total = torch.stack(list(_losses(trial, batch, generator, options).values())).sum()
         if not total.isfinite():
-            raise FloatingPointError(f"the loss of a first batch became {float(total.detach())} ({data.describe(batch)})")
+            raise FloatingPointError(f"the loss of the first batch is {float(total.detach())} ({data.describe(batch)})")
         optimizer.zero_grad()
         total.backward()
         nn.utils.clip_grad_norm_(trial.parameters(), 1.0)

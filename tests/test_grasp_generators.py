@@ -155,7 +155,8 @@ def test_a_loss_that_is_no_number_stops_training(data: Path, tmp_path: Path, mon
         nonlocal calls
         calls += 1
         losses = real(self, *arguments)  # type: ignore[arg-type]
-        return {name: value * torch.nan for name, value in losses.items()} if calls == training._CHECK_STEPS + 9 else losses
+        ninth = calls == training._CHECK_STEPS + 9
+        return {name: value * torch.nan for name, value in losses.items()} if ninth else losses
 
     monkeypatch.setattr(model_class, "loss", poisoned)
     monkeypatch.setattr(training, "_STATE_EVERY", 4)

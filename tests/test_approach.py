@@ -1,0 +1,379 @@
+"""Approach policies: representations, windows of demonstrations, the agent that carries a plan out, training."""
+
+import json
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import policies
+from dexh2r_gym.evaluate import evaluate
+from dexh2r_gym.replay import ReplayStore, write_store
+from dexh2r_gym.rotations import quat_angle
+from dexh2r_gym.types import split_hand_state
+from policies import train as training
+from policies.approach import ApproachAgent, ApproachModel
+from policies.approach_data import ApproachWindows, shifted
+from policies.checkpoint import load_checkpoint, make_model, paper_config, save_checkpoint
+from policies.checkpoint_agent import CheckpointAgent
+from policies.dp import DP, DPConfig
+from policies.hand_vectors import FRAMES, ROTATIONS, base_of, decode, encode, vector_size
+from policies.normalizer import Normalizer
+from policies.train import TrainOptions
+from policies.train_approach import train
+from policies.unet1d import ConditionalUNet1D
+from tests.test_env import ID
+from tests.trials import object_of, trial_of
+
+SMALL = {
+    "motionnet": {"num_points": 16, "point_widths": (8, 16), "width": 32, "blocks": 1},
+    "dp3": {"num_points": 16, "point_widths": (8, 16), "widths": (16, 16), "feature": 8, "sampling_steps": 2},
+    "dp": {
+        "image_size": (48, 27),
+        "crop": (40, 24),
+        "image_widths": (8, 16),
+        "widths": (16, 16),
+        "feature": 8,
+        "sampling_steps": 2,
+    },
+}
+
+
+def states(seed: int, *shape: int) -> torch.Tensor:
+    """Hand states anywhere, turned by less than half a turn."""
+    generator = torch.Generator().manual_seed(seed)
+    unit = torch.randn(*shape, 28, generator=generator)
+    return unit * torch.cat((torch.full((3,), 0.5), torch.full((3,), 0.8), torch.full((22,), 0.4)))
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """Six train trials of the embedded ones, as a store of its own."""
+    mini = ReplayStore.open("mini")
+    replays = [mini.replay(id) for id in mini.ids("train")[:40:8]]
+    trials = [trial_of(r, demo=r.demo.numpy(), number=i) for i, r in enumerate(replays)]
+    path = tmp_path_factory.mktemp("store") / "few.zarr.zip"
+    return write_store(path, trials, {r.object: object_of(r) for r in replays}, licence="CC0-1.0", provenance={})
+
+
+# ---------------------------------------------------------------- representations
+
+
+@given(st.integers(0, 2**31), st.sampled_from(sorted(ROTATIONS)), st.sampled_from(FRAMES))
+def test_decoding_undoes_encoding(seed, rotation, frame):
+    hands = states(seed, 3, 4).double()
+    base = base_of(hands[:, 1], frame)
+    numbers = encode(hands, base, rotation)
+    assert numbers.shape == (3, 4, vector_size(rotation))
+    back = decode(numbers, base, rotation)
+    pose, joints = split_hand_state(hands)
+    found, found_joints = split_hand_state(back)
+    torch.testing.assert_close(found[..., :3], pose[..., :3])
+    assert quat_angle(found[..., 3:], pose[..., 3:]).max() < 1e-5
+    torch.testing.assert_close(found_joints, joints)
+
+
+def test_known_differences_to_the_present_hand():
+    base = torch.zeros(1, 28)
+    base[0, :3], base[0, 5] = torch.tensor([1.0, 2.0, 3.0]), torch.pi / 2  # turned left about z
+    ahead = base.clone()
+    ahead[0, 1] += 0.1  # a step along world y is one along the turned hand's x
+    ahead[0, 6] = 0.3
+    numbers = encode(ahead[:, None], base, "6d")[0, 0]
+    torch.testing.assert_close(numbers[:9], torch.tensor([0.1, 0, 0, 1, 0, 0, 0, 1, 0]), atol=1e-6, rtol=0)
+    assert numbers[9] == pytest.approx(0.3) and numbers[10:].abs().max() < 1e-6
+
+
+def test_rotations_of_6_numbers_need_not_be_orthonormal():
+    numbers = torch.zeros(1, 1, 31)
+    numbers[..., 3:9] = torch.tensor([2.0, 0, 0, 1, 3, 0])  # columns along x and (1, 3, 0): no turn
+    pose, _ = split_hand_state(decode(numbers, torch.zeros(1, 28), "6d"))
+    torch.testing.assert_close(pose[0, 0, 3:], torch.tensor([1.0, 0, 0, 0]), atol=1e-6, rtol=0)
+
+
+def test_a_normalizer_undoes_itself_and_leaves_constants_alone():
+    values = torch.randn(500, 2, 3) * torch.tensor([1.0, 5.0, 0.0]) + 4
+    normalizer = Normalizer(2, 3)
+    normalizer.fit(values)
+    normal = normalizer(values)
+    assert normal[..., :2].mean().abs() < 1e-5 and (normal[..., :2].std(0) - 1).abs().max() < 1e-5
+    assert normal[..., 2].abs().max() < 1e-2  # not blown up
+    torch.testing.assert_close(normalizer.inverse(normal), values)
+    assert set(normalizer.state_dict()) == {"mean", "deviation"}
+
+
+@pytest.mark.parametrize("steps", [8, 16])
+def test_a_unet_answers_in_the_shape_of_its_sequence_and_heeds_all_it_is_told(steps):
+    net = ConditionalUNet1D(5, 7, (16, 24, 32), 5)
+    sequence, time, condition = torch.randn(2, steps, 5), torch.tensor([3, 50]), torch.randn(2, 7)
+    answer = net(sequence, time, condition)
+    assert answer.shape == (2, steps, 5)
+    assert not torch.allclose(answer, net(sequence, time + 9, condition), atol=1e-4)
+    assert not torch.allclose(answer, net(sequence, time, condition + 1), atol=1e-4)
+    torch.testing.assert_close(answer[:1], net(sequence[:1], time[:1], condition[:1]), atol=1e-5, rtol=1e-5)
+
+
+# ---------------------------------------------------------------- windows of demonstrations
+
+
+def test_windows_are_the_frames_of_the_demonstrations(store, tmp_path):
+    opened = ReplayStore.open(store)
+    needs = ("agent_pos", "goal_pos", "giver_joints", "point_cloud")
+    windows = ApproachWindows(
+        opened, "train", observed=3, ahead=4, needs=needs, frames={"num_points": 32}, cache=tmp_path, shift=False
+    )
+    batch = windows.batch(64, torch.Generator().manual_seed(0))
+    demos = torch.cat([opened[i].demo for i in range(len(opened))]).float()
+    last = torch.cat([torch.arange(opened[i].num_frames) == opened[i].num_frames - 1 for i in range(len(opened))])
+    assert batch["agent_pos"].shape == (64, 3, 28) and batch["future"].shape == (64, 4, 28)
+    assert batch["giver_joints"].shape == (64, 3, 48) and batch["point_cloud"].shape == (64, 3, 32, 3)
+    for past, future in zip(batch["agent_pos"], batch["future"], strict=True):
+        row = int((demos == past[-1]).all(1).nonzero()[0, 0])
+        assert not last[row]
+        assert torch.equal(future[0], demos[row + 1])
+    # the cloud is at the object: half a metre at most from the goal's palm
+    middle = batch["point_cloud"].mean(2)
+    assert (middle - batch["goal_pos"][..., :3]).norm(dim=-1).max() < 0.3
+    # the next training reads what the first one wrote
+    files = sorted(tmp_path.iterdir())
+    times = [file.stat().st_mtime_ns for file in files]
+    again = ApproachWindows(
+        opened, "train", observed=3, ahead=4, needs=needs, frames={"num_points": 32}, cache=tmp_path, shift=False
+    ).batch(64, torch.Generator().manual_seed(0))
+    assert torch.equal(again["point_cloud"], batch["point_cloud"])
+    assert [file.stat().st_mtime_ns for file in sorted(tmp_path.iterdir())] == times
+
+
+def test_the_goal_is_carried_along_with_the_object_and_met_at_the_end(store):
+    opened = ReplayStore.open(store)
+    windows = ApproachWindows(opened, "train", observed=1, ahead=1, needs=("agent_pos", "goal_pos"), shift=False)
+    batch = windows.batch(400, torch.Generator().manual_seed(1))
+    ends = torch.stack([opened[i].demo[-1] for i in range(len(opened))]).float()
+    at_end = (batch["future"][:, 0, None] == ends).all(-1).any(1)
+    assert at_end.any()
+    d = (batch["goal_pos"][at_end, 0, :3] - batch["future"][at_end, 0, :3]).norm(dim=-1)
+    assert d.max() < 0.02  # the object moves on by a frame at most
+
+
+def test_waiting_is_left_out(store):
+    opened = ReplayStore.open(store)
+    windows = ApproachWindows(opened, "train", observed=1, ahead=1, needs=("agent_pos",), shift=False)
+    waits = sum(int((opened[i].demo[:, :3] - opened[i].demo[0, :3]).norm(dim=-1).lt(0.005).sum()) for i in range(5))
+    frames = sum(opened[i].num_frames - 1 for i in range(len(opened)))
+    assert frames - waits <= len(windows) <= frames - waits + 4 * len(opened)
+
+
+def test_a_shifted_hand_comes_back_to_the_demonstration():
+    past, future = states(0, 200, 3), states(1, 200, 8)
+    moved_past, moved = shifted(past, future, torch.Generator().manual_seed(0))
+    off, back = (moved_past - past)[..., :3].norm(dim=-1), (moved - future)[..., :3].norm(dim=-1)
+    assert torch.allclose(off[:, 0], off[:, 2], atol=1e-6)  # its motion is not changed
+    some = off[:, 0] > 1e-6
+    assert 0.7 < some.float().mean() < 0.9
+    torch.testing.assert_close(back[some, 0] / off[some, 0], torch.full((int(some.sum()),), 0.75), atol=1e-3, rtol=0)
+    assert (back[:, 7] < 0.15 * off[:, 0] + 1e-6).all()
+
+
+def test_a_store_that_cannot_show_what_a_policy_sees_is_refused_at_once(store, tmp_path):
+    mini = ReplayStore.open("mini")
+    replay = mini[0]
+    bare = write_store(
+        tmp_path / "bare.zarr.zip",
+        [trial_of(replay, demo=replay.demo.numpy(), has_giver=False, split="train")],
+        {replay.object: object_of(replay)},
+        licence="CC0-1.0",
+        provenance={},
+    )
+    for policy, key in (("dp3", "point_cloud"), ("dp", "image")):
+        with pytest.raises(ValueError, match=f"no recorded {key} and no giver"):
+            train(policy, str(bare), tmp_path / "out", config=SMALL[policy])
+    with pytest.raises(ValueError, match="no demonstrations"):
+        ApproachWindows(ReplayStore.open(store), "test", observed=1, ahead=1, needs=("agent_pos",))
+
+
+# ---------------------------------------------------------------- carrying a plan out
+
+
+class Counting(ApproachModel):
+    """Plans palm x = 1, 2, 3 ... from the present one on, and keeps what it was shown."""
+
+    needs = ("agent_pos",)
+
+    def __init__(self, observed: int = 2, executed: int = 3):
+        super().__init__()
+        self.config = type("Config", (), {"observed": observed, "executed": executed})()
+        self.shown: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    ahead = 4
+
+    def fit(self, batch): ...
+
+    def loss(self, batch, generator):
+        raise AssertionError
+
+    def plan(self, seen, key):
+        self.shown.append((seen["agent_pos"].clone(), key.clone()))
+        out = seen["agent_pos"][:, -1:].repeat(1, self.ahead, 1)
+        out[..., 0] += torch.arange(1, self.ahead + 1)
+        return out
+
+
+def test_a_plan_is_carried_out_frame_by_frame_and_made_anew_when_used_up():
+    agent = ApproachAgent(Counting())
+    state, actions = None, []
+    for t in range(7):
+        observation = {"agent_pos": np.full((2, 28), 10.0 * t, np.float32)}
+        action, state = agent.predict(observation, state)
+        actions.append(action[0, 0])
+    assert actions == [1, 2, 3, 31, 32, 33, 61]
+    shown = agent.model.shown
+    assert [int(s[0, 0, 0]) for s, _ in shown] == [0, 20, 50] and [int(s[0, 1, 0]) for s, _ in shown] == [0, 30, 60]
+    assert [k.tolist() for _, k in shown] == [[0, 0], [1, 1], [2, 2]]
+
+
+def test_a_world_that_starts_forgets_and_its_neighbour_does_not():
+    agent = ApproachAgent(Counting(executed=2))
+    _, state = agent.predict({"agent_pos": np.zeros((2, 28), np.float32)})
+    kept = {name: value.clone() for name, value in vars(state).items() if name != "seen"}
+    action, later = agent.predict(
+        {"agent_pos": np.full((2, 28), 5, np.float32)}, state, episode_start=np.array([False, True])
+    )
+    assert action[:, 0].tolist() == [2, 6]  # goes on with its plan; plans from where it stands
+    seen, key = agent.model.shown[-1]
+    assert seen.tolist() == [[[5.0] * 28] * 2] and key.tolist() == [0]
+    for name, value in kept.items():
+        assert torch.equal(getattr(state, name), value), "what was handed out must stay as it was"
+    again, _ = agent.predict(
+        {"agent_pos": np.full((2, 28), 5, np.float32)}, state, episode_start=np.array([False, True])
+    )
+    np.testing.assert_array_equal(action, again)
+    assert later.number.tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("policy", SMALL)
+def test_agents_of_policies_do_not_depend_on_their_neighbours(policy, tmp_path):
+    torch.manual_seed(0)
+    model = make_model(policy, SMALL[policy])
+    options = model.env_options() | {"backend": "kinematic", "split": "test", "released_metrics": False}
+    ids = ReplayStore.open("mini").ids("test")[:3]
+
+    def actions(which):
+        env = gym.make_vec(ID, num_envs=len(which), vectorization_mode="vector_entry_point", **options).unwrapped
+        agent, state, done = ApproachAgent(model), None, []
+        observation, _ = env.reset(seed=[7 + i for i in which], options={"replay": [ids[i] for i in which]})
+        for _ in range(6):
+            action, state = agent.predict(observation, state)
+            assert env.action_space.shape == action.shape and action.dtype == np.float32
+            done.append(action)
+            observation, *_ = env.step(action)
+        env.close()
+        return np.stack(done, axis=1)
+
+    np.testing.assert_allclose(actions([0, 1, 2])[[0, 2]], actions([0, 2]), atol=1e-4)
+
+
+def test_an_observation_without_what_is_looked_at_says_how_to_make_the_environment():
+    agent = ApproachAgent(make_model("motionnet", SMALL["motionnet"]), name="motionnet")
+    with pytest.raises(
+        ValueError, match=r"no point_cloud, goal_pos.*obs_mode='point_cloud', num_points=16, goal"
+    ):
+        agent.predict({"agent_pos": np.zeros((1, 28), np.float32)})
+    with pytest.raises(ValueError, match="motionnet looks at"):
+        agent.predict(np.zeros((1, 148), np.float32))
+
+
+def test_the_published_sizes_can_be_made():
+    with torch.device("meta"):
+        for policy, millions in (("motionnet", 20), ("dp", 100), ("dp3", 100)):
+            if policy == "dp":
+                continue
+            model = make_model(policy, paper_config(policy))
+            assert sum(p.numel() for p in model.parameters()) > millions * 1e6
+    assert paper_config("dp")["crop"] == (200, 100) and paper_config("dp3")["rotation"] == "axis_angle"
+
+
+def test_dp_crops_in_the_middle_and_in_training_anywhere():
+    model = DP(DPConfig(**SMALL["dp"]))
+    picture = torch.arange(48.0).expand(1, 2, 4, 27, 48)
+    model.eval()
+    assert model._cropped(picture)[0, 0, 0, 0, [0, -1]].tolist() == [4, 43]
+    model.train()
+    first = {int(model._cropped(picture)[0, 0, 0, 0, 0]) for _ in range(60)}
+    assert first == set(range(9))
+
+
+# ---------------------------------------------------------------- training, checkpoints
+
+
+@pytest.mark.parametrize("policy", SMALL)
+def test_training_goes_on_bit_for_bit_and_the_checkpoint_acts(policy, store, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "_STATE_EVERY", 8)
+    monkeypatch.setattr(training, "_LOG_EVERY", 4)
+    monkeypatch.setattr("policies.train_approach._FITTED", 256)
+    options = TrainOptions(steps=24, batch_size=8, learning_rate=3e-3, warmup=2, seed=3)
+    arguments = {"config": SMALL[policy], "cache": tmp_path / "frames", "max_trials": 2}
+    whole = train(policy, str(store), tmp_path / "whole", options, **arguments)
+    real, count = ApproachWindows.batch, 0
+
+    def stops(self, *args, **kwargs):
+        nonlocal count
+        count += 1
+        if count == 15:
+            raise KeyboardInterrupt
+        return real(self, *args, **kwargs)
+
+    monkeypatch.setattr(ApproachWindows, "batch", stops)
+    with pytest.raises(KeyboardInterrupt):
+        train(policy, str(store), tmp_path / "parts", options, **arguments)
+    with pytest.raises(ValueError, match="another training"):
+        train(policy, str(store), tmp_path / "parts", TrainOptions(steps=25), **arguments)
+    parts = train(policy, str(store), tmp_path / "parts", options, **arguments)
+    for (name, a), b in zip(whole.state_dict().items(), parts.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+    assert (tmp_path / "parts.jsonl").read_text() == (tmp_path / "whole.jsonl").read_text()
+
+    path = tmp_path / "whole.safetensors"
+    about = json.loads(path.with_suffix(".json").read_text())
+    assert about["layout"]["observation"] == list(whole.needs) and about["card"]["trials"] == 2
+    assert policy in about["card"]["command"] and str(tmp_path) not in path.with_suffix(".json").read_text()
+    maker = CheckpointAgent(path)
+    report = evaluate(
+        maker, out=tmp_path / "run", replays=store, split="train", backend="kinematic", num_envs=2, progress=False
+    )
+    assert report["config"]["evaluation"]["agent_identity"] == about["sha256"]
+    assert policies.load(str(path)).name == "whole" and policies.env_options(str(path)) == whole.env_options()
+
+
+def test_a_checkpoint_of_another_layout_or_kind_is_refused(tmp_path):
+    model = make_model("motionnet", SMALL["motionnet"])
+    path = tmp_path / "other.safetensors"
+    save_checkpoint(model, path, {})
+    about = json.loads(path.with_suffix(".json").read_text())
+    about["layout"]["observation"] = ["agent_pos", "smell"]
+    path.with_suffix(".json").write_text(json.dumps(about))
+    with pytest.raises(ValueError, match=r"smell.*motionnet of this version has.*goal_pos"):
+        load_checkpoint(path)
+    with pytest.raises(ValueError, match="a checkpoint of motionnet, dp3 was asked for"):
+        load_checkpoint(path, "dp3")
+    grasps = Path(policies.__file__).parent / "checkpoints" / "grasp_cvae.safetensors"
+    with pytest.raises(ValueError, match="is no approach policy but a GraspCVAE"):
+        policies.env_options(str(grasps))
+    with pytest.raises(ValueError, match="acts on an environment"):
+        policies.load("scripted")
+
+
+def test_what_cannot_be_learned_is_said_before_training(store, tmp_path):
+    with pytest.raises(RuntimeError, match="cannot be learned by heart"):
+        train(
+            "motionnet",
+            str(store),
+            tmp_path / "out",
+            TrainOptions(steps=5, batch_size=8, learning_rate=1e-9),
+            config=SMALL["motionnet"],
+            max_trials=1,
+        )
+    assert not (tmp_path / "out.safetensors").exists()
