@@ -18,8 +18,6 @@ from torch import Tensor, nn
 from dexh2r_gym.types import HAND_STATE_SIZE
 from policies.agent import fresh_worlds
 
-_KEYS_APART = 1 << 20  # plans of one seed; the noise of another begins beyond them
-
 
 class ApproachModel(nn.Module):
     """A policy that plans hand states.
@@ -75,7 +73,6 @@ class ApproachState:
     seen: dict[str, Tensor]  # each (B, observed, ...)
     plan: Tensor  # (B, executed, 28)
     left: Tensor  # (B,) long, frames of the plan that are still to come
-    number: Tensor  # (B,) long, plans made since the episode began
 
 
 class ApproachAgent:
@@ -93,8 +90,8 @@ class ApproachAgent:
         episode_start: np.ndarray | None = None,
         deterministic: bool = True,
     ) -> tuple[np.ndarray, ApproachState]:
-        """See `policies.Agent`. Noise follows from the seed and the number of plans since the episode began, so a world
-        does not depend on its neighbours; `deterministic` changes nothing.
+        """See `policies.Agent`. All plans of a seed are drawn from the same noise: who can do a thing in two ways
+        goes on in the way it began, and a world does not depend on its neighbours. `deterministic` changes nothing.
 
         Raises:
             ValueError: the observation lacks what the policy looks at, or has it in another shape.
@@ -108,17 +105,16 @@ class ApproachAgent:
             state = self._plan(state, asked)
         rows = torch.arange(worlds)
         action = state.plan[rows, self.model.config.executed - state.left]
-        return action.numpy(), ApproachState(state.seen, state.plan, state.left - 1, state.number)
+        return action.numpy(), ApproachState(state.seen, state.plan, state.left - 1)
 
     def _plan(self, state: ApproachState, asked: Tensor) -> ApproachState:
         executed = self.model.config.executed
-        key = self._seed * _KEYS_APART + state.number[asked]
+        key = torch.full_like(asked, self._seed)
         plan = self.model.plan({name: value[asked] for name, value in state.seen.items()}, key)[:, :executed]
         return ApproachState(
             state.seen,
             state.plan.index_put((asked,), plan.float()),
             state.left.index_fill(0, asked, executed),
-            state.number.index_add(0, asked, torch.ones_like(asked)),
         )
 
     def _seen_now(self, observation: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -140,10 +136,9 @@ def _remember(
     worlds = len(fresh)
     if old is None:
         none = torch.zeros(worlds, dtype=torch.long)
-        return ApproachState(start, torch.zeros(worlds, executed, HAND_STATE_SIZE), none, none)
+        return ApproachState(start, torch.zeros(worlds, executed, HAND_STATE_SIZE), none)
     seen = {}
     for key, value in start.items():
         moved = torch.cat((old.seen[key][:, 1:], value[:, :1]), dim=1)
         seen[key] = torch.where(fresh.view(-1, *[1] * (value.ndim - 1)), value, moved)
-    left, number = (value.masked_fill(fresh, 0) for value in (old.left, old.number))
-    return ApproachState(seen, old.plan, left, number)
+    return ApproachState(seen, old.plan, old.left.masked_fill(fresh, 0))

@@ -29,6 +29,7 @@ def _policies() -> dict[str, tuple[type, type[nn.Module]]]:
     """The configuration and the model of each policy that checkpoints hold."""
     from policies.dp import DP, DPConfig
     from policies.dp3 import DP3, DP3Config
+    from policies.flow import Flow, FlowConfig
     from policies.grasp_cvae import CVAEConfig, GraspCVAE
     from policies.grasp_diffusion import DiffusionConfig, GraspDiffusion
     from policies.motionnet import MotionNet, MotionNetConfig
@@ -39,6 +40,7 @@ def _policies() -> dict[str, tuple[type, type[nn.Module]]]:
         "motionnet": (MotionNetConfig, MotionNet),
         "dp": (DPConfig, DP),
         "dp3": (DP3Config, DP3),
+        "flow": (FlowConfig, Flow),
     }
 
 

@@ -24,11 +24,13 @@ class Generate:
 
     out: Positional[Path]
     """The store to write: a folder, or a single file that ends in .zarr.zip."""
-    preset: Literal["mini", "paper"] = "mini"
-    """mini: the 240 trials that come with the package. paper: 4282 trials, 39 givers, 56 objects, as in DexH2R."""
+    preset: Literal["mini", "train", "paper"] = "mini"
+    """mini: the 240 trials that come with the package. paper: 4282 trials, 39 givers, 56 objects, as in DexH2R. train:
+    1536 trials to learn from for whoever is tested on mini, without its unseen objects (take another seed than 0)."""
     seed: int = 0
-    demonstrations: bool = True
-    """In each trial a scripted expert shows how the object is taken; without, it is several times as fast."""
+    demonstrations: Literal["varied", "direct", "none"] = "varied"
+    """A scripted expert shows how each object is taken: every time in another manner, as people do, or always directly,
+    which is easier to learn. Without demonstrations it is several times as fast."""
     workers: int | None = None
     """Processes; by default one a core."""
     overwrite: bool = False
@@ -37,12 +39,13 @@ class Generate:
     def run(self) -> None:
         from dexh2r_gym.replay.generate import generate
 
-        demonstrator = "scripted" if self.demonstrations else None
+        demonstrator = None if self.demonstrations == "none" else "scripted"
         generate(
             self.out,
             preset=self.preset,
             seed=self.seed,
             demonstrator=demonstrator,
+            varied=self.demonstrations == "varied",
             workers=self.workers,
             overwrite=self.overwrite,
         )
