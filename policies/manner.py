@@ -44,12 +44,10 @@ def direct_manner(num_worlds: int, num_goals: int) -> Manner:
     )
 
 
-def varied_manner(seed: int, replay_ids: Sequence[str | None], num_goals: int) -> Manner:
-    """A manner for each trial, named by the seed and the trial's id; the direct one where the id is None."""
+def varied_manner(seed: int, replay_ids: Sequence[str], num_goals: int) -> Manner:
+    """A manner for each trial, named by the seed and the trial's id."""
     manner = direct_manner(len(replay_ids), num_goals)
     for i, replay_id in enumerate(replay_ids):
-        if replay_id is None:
-            continue
         digest = hashlib.sha256(f"{seed}/{replay_id}".encode()).digest()
         rng = np.random.default_rng(list(digest[:16]))
         pace = rng.lognormal(0.0, 0.25)

@@ -9,7 +9,7 @@ in a manner of its own: another pause, pace, detour, way in and goal.
 from __future__ import annotations
 
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -98,25 +98,26 @@ class ScriptedExpert:
         """A plan for the worlds that need one; the others keep theirs."""
         if old is not None and not fresh.any():
             return old
-        scene, task = self._task.scene, self._task
-        goals = task.goals_now()
-        manner = self._manner(fresh, goals.pose.shape[1])
-        goal, joints = self._choose_goal(goals, manner)
-        wait = _behind(pose_multiply(scene.object_pose, goal), manner.retreats)
+        task, worlds = self._task, fresh.nonzero()[:, 0]
+        goals = _of_worlds(task.goals_now(), worlds)
+        hand_pose, object_pose = task.scene.hand_pose[worlds], task.scene.object_pose[worlds]
+        manner = self._manner(worlds, goals.pose.shape[1])
+        goal, joints = self._choose_goal(hand_pose, object_pose, goals, manner)
+        wait = _behind(pose_multiply(object_pose, goal), manner.retreats)
         seconds = torch.maximum(
-            (wait[:, :3] - scene.hand_pose[:, :3]).norm(dim=-1) / manner.reach_speed,
-            quat_angle(wait[:, 3:], scene.hand_pose[:, 3:]) / manner.turn_speed,
+            (wait[:, :3] - hand_pose[:, :3]).norm(dim=-1) / manner.reach_speed,
+            quat_angle(wait[:, 3:], hand_pose[:, 3:]) / manner.turn_speed,
         )
         frames = (seconds / self._dt).clamp_min(MIN_FRAMES).round()
-        begin = task.time.clone()
+        begin = task.time[worlds]
         if self._variety is not None:  # as much as the recording has time for
-            length = torch.tensor([task.replay_of(world).num_frames for world in range(len(fresh))])
+            length = torch.tensor([task.replay_of(world).num_frames for world in worlds.tolist()])
             left = length - begin - SPARE_FRAMES - manner.approach
             frames = torch.minimum(frames, left.clamp_min(MIN_FRAMES))
             begin = begin + (manner.pause * (left - frames).clamp(0, MAX_PAUSE)).long()
         new = Plan(
-            start=scene.hand_pose.clone(),
-            start_joints=scene.hand_joints.clone(),
+            start=hand_pose,
+            start_joints=task.scene.hand_joints[worlds],
             goal=goal,
             goal_joints=joints,
             frames=frames,
@@ -127,29 +128,25 @@ class ScriptedExpert:
         )
         if old is None:
             return new
-        return Plan(
-            **{k: torch.where(fresh.view(-1, *[1] * (v.ndim - 1)), v, getattr(old, k)) for k, v in vars(new).items()}
-        )
+        return Plan(**{key: getattr(old, key).index_put((worlds,), value) for key, value in vars(new).items()})
 
-    def _manner(self, fresh: Tensor, num_goals: int) -> Manner:
-        """How to take the object in each world; those that are not fresh get any manner."""
+    def _manner(self, worlds: Tensor, num_goals: int) -> Manner:
+        """How to take the object in each of these worlds (n,)."""
         if self._variety is None:
-            return direct_manner(len(fresh), num_goals)
-        ids = [str(id) if new else None for id, new in zip(self._task.running_ids, fresh.tolist(), strict=True)]
-        return varied_manner(self._variety, ids, num_goals)
+            return direct_manner(len(worlds), num_goals)
+        return varied_manner(self._variety, [str(id) for id in self._task.running_ids[worlds.numpy()]], num_goals)
 
-    def _choose_goal(self, goals: Goals, manner: Manner) -> tuple[Tensor, Tensor]:
+    def _choose_goal(
+        self, hand_pose: Tensor, object_pose: Tensor, goals: Goals, manner: Manner
+    ) -> tuple[Tensor, Tensor]:
         """The goal (B, 7) in the object frame, and joints (B, 22), that is free for good and easiest to get to."""
-        scene = self._task.scene
-        world = pose_multiply(scene.object_pose[:, None], goals.pose)  # (B, G, 7)
+        world = pose_multiply(object_pose[:, None], goals.pose)  # (B, G, 7)
         wait = _behind(world, manner.retreats[:, None])
-        offset = (wait[..., :3] - scene.hand_pose[:, None, :3]).norm(dim=-1)
-        angle = quat_angle(wait[..., 3:], scene.hand_pose[:, None, 3:])
-        path = scene.hand_pose[:, None, None, :3] + _PATH[:, None] * (
-            wait[..., None, :3] - scene.hand_pose[:, None, None, :3]
-        )
+        offset = (wait[..., :3] - hand_pose[:, None, :3]).norm(dim=-1)
+        angle = quat_angle(wait[..., 3:], hand_pose[:, None, 3:])
+        path = hand_pose[:, None, None, :3] + _PATH[:, None] * (wait[..., None, :3] - hand_pose[:, None, None, :3])
         to_giver = _least_distance(path, goals.giver_joints)  # (B, G)
-        local = pose_apply(pose_inverse(scene.object_pose)[:, None, None], path)
+        local = pose_apply(pose_inverse(object_pose)[:, None, None], path)
         index = goals.object_index[:, None, None].expand(local.shape[:3])
         distance = goals.objects.signed_distance_fast(index.flatten(), local.flatten(0, 2)).view(local.shape[:3])
         to_object = distance.amin(dim=-1)
@@ -171,6 +168,12 @@ class ScriptedExpert:
         best = cost.argmin(dim=-1)
         rows = torch.arange(len(best))
         return goals.pose[rows, best], goals.joints[rows, best]
+
+
+def _of_worlds(goals: Goals, worlds: Tensor) -> Goals:
+    """Those of some worlds (n,)."""
+    parts: dict[str, Any] = {key: value[worlds] for key, value in vars(goals).items() if isinstance(value, Tensor)}
+    return replace(goals, **parts)
 
 
 def _behind(goal: Tensor, retreats: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, arg, subcommand
 from dexh2r_gym.cli.grasps import Grasps
 from dexh2r_gym.cli.replays import Replays
 from dexh2r_gym.cli.runs import Bench, Evaluate, Score
+from dexh2r_gym.cli.table3 import Table3
 from dexh2r_gym.cli.table4 import Table4
 from dexh2r_gym.cli.view import View
 from dexh2r_gym.plugins import installed
@@ -25,6 +26,7 @@ COMMANDS: dict[str, Any] = {
     "evaluate": Evaluate,
     "score": Score,
     "view": View,
+    "table3": Table3,
     "table4": Table4,
     "bench": Bench,
     "replays": Replays,
