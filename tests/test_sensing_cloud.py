@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scipy.spatial import cKDTree
 
 from dexh2r_gym.giver import GiverHand
+from dexh2r_gym.giver.hand import SIDES
 from dexh2r_gym.hand import forward_kinematics
 from dexh2r_gym.objects import load_object
 from dexh2r_gym.render import pose_scene
@@ -24,6 +25,8 @@ from dexh2r_gym.sensing.occlusion import aim, giver_balls, picture, robot_balls
 from dexh2r_gym.sensing.sampling import pick_evenly, pick_farthest
 from dexh2r_gym.sensing.visibility import NUM_VIEWS, view_directions, view_of, visibility
 from dexh2r_gym.show.timeline import Timeline
+from tests.test_mano import mano, models  # noqa: F401  fixtures
+from tests.test_sensing_rgbd import given_by
 
 AWAY = torch.tensor([5.0, 5, 0, 1, 0, 0, 0])  # a pose behind all cameras
 STAND = torch.tensor([0.05, 0, 1.05, 1, 0, 0, 0], dtype=torch.float64)  # in the middle of the corner cameras
@@ -243,9 +246,10 @@ def test_farthest_picks_the_corners_of_a_line_first():
 
 
 @lru_cache
-def trial(name, part):
+def trial(name, part, side=None):
     store = ReplayStore.open("mini")
-    replay = next(r for r in map(store.replay, store.ids("all")) if name in (r.object, getattr(r.object, "name", None)))
+    replays = map(store.replay, store.ids("all"))
+    replay = next(r for r in replays if r.object == name and side in (None, r.side))
     return store.object_model(name), Timeline.of(replay), int(part * (replay.num_frames - 1))
 
 
@@ -386,3 +390,13 @@ def test_against_true_depth(name, part, cameras):
     assert visible >= 0.95 and covered >= 0.90
 
 
+@pytest.mark.usefixtures("mano")
+@pytest.mark.parametrize("side", SIDES)
+def test_a_hand_of_mano_hides_what_it_hides_in_true_depth(side):
+    obj, timeline, frame = trial("lint_roller", 0.95, side)
+    timeline = given_by(timeline, GiverHand(side, [1.0, -1.0] * 5, "mano"))
+    pictures = depth_pictures(obj, timeline, frame, CORNER_CAMERAS)
+    visible, covered = compare(look(obj, timeline, frame, CORNER_CAMERAS), pictures)
+    assert visible >= 0.95 and covered >= 0.90
+    away = replace(timeline, bones=AWAY.double().expand_as(timeline.bones))
+    assert compare(look(obj, away, frame, CORNER_CAMERAS), pictures)[0] < 0.92  # what the hand hides is not visible
