@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import threading
 import weakref
 from contextlib import suppress
 from functools import cache
@@ -23,6 +24,7 @@ from dexh2r_gym.types import SceneState
 WIDTH, HEIGHT = 640, 480
 MAX_CANVASES = 64  # kept at once, one an object, some 15 MB each
 _SAMPLES, _SHADOWS = 4, 2048  # of a pixel; edge of the shadows' map, pixels
+_CLOSING = 5.0  # s at most until a window is gone
 _MAX_GEOMS = 1000  # drawn in one picture
 
 
@@ -121,9 +123,9 @@ class Canvases:
             raise _no_opengl(error) from error
 
 
-def _close_at_exit(canvases: weakref.ref[Canvases]) -> None:
+def _close_at_exit(drawing: weakref.ref[Any]) -> None:
     """Before Python's end, where MuJoCo's display goes first."""
-    left = canvases()
+    left = drawing()
     if left is not None:
         left.close()
 
@@ -160,6 +162,7 @@ class SceneRenderer:
         self._canvases = Canvases(width, height, samples=_SAMPLES, shadows=_SHADOWS)
         self._window: Any = None
         self._window_data: mujoco.MjData | None = None
+        self._window_threads: set[threading.Thread] = set()
         self._camera = mujoco.MjvCamera()
         self._camera.distance, self._camera.azimuth, self._camera.elevation = 0.85, 62.0, -16.0
 
@@ -174,28 +177,45 @@ class SceneRenderer:
 
     def show(self, scene: SceneState, world: int, obj: ObjectModel, giver: GiverHand, bones: Tensor) -> None:
         """One world in a window."""
-        import mujoco.viewer
-
         model = scene_model(obj, giver, visuals=True)
         if self._window is None or self._window.m is not model:
-            if self._window is not None:
-                self._window.close()
-            self._window_data = mujoco.MjData(model)
-            self._window = mujoco.viewer.launch_passive(
-                model, self._window_data, show_left_ui=False, show_right_ui=False
-            )
+            self._open_window(model)
         assert self._window_data is not None
         pose_scene(model, self._window_data, scene, world, giver, bones)
         self._aim(scene, world)
         self._window.cam.lookat[:] = self._camera.lookat
-        self._window.cam.distance = self._camera.distance
         self._window.sync()
 
     def close(self) -> None:
         """Free the OpenGL context and close the window."""
         self._canvases.close()
+        self._close_window()
+
+    def __del__(self) -> None:
+        self._close_window()
+
+    def _open_window(self, model: mujoco.MjModel) -> None:
+        """A window that looks from where pictures do, until it is turned by hand; any other one is closed."""
+        if self._window is None:
+            atexit.register(_close_at_exit, weakref.ref(self))
+        view = None if self._window is None else self._window.cam
+        self._close_window()
+        import mujoco.viewer
+
+        before = set(threading.enumerate())
+        self._window_data = mujoco.MjData(model)
+        self._window = mujoco.viewer.launch_passive(model, self._window_data, show_left_ui=False, show_right_ui=False)
+        self._window_threads = set(threading.enumerate()) - before
+        view = view or self._camera
+        for name in ("distance", "azimuth", "elevation"):
+            setattr(self._window.cam, name, getattr(view, name))
+
+    def _close_window(self) -> None:
+        """And wait until it is gone: Python, or the next window, crashes on one that is still drawn."""
         if self._window is not None:
             self._window.close()
+            for thread in self._window_threads:
+                thread.join(_CLOSING)
             self._window = None
 
     def _aim(self, scene: SceneState, world: int) -> None:

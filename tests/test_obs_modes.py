@@ -5,12 +5,14 @@ import re
 import warnings
 
 import gymnasium as gym
+import imageio.v2 as imageio
 import numpy as np
 import psutil
 import pytest
 import torch
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
+from gymnasium.wrappers import RecordVideo
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
 from dexh2r_gym.envs import HandoverVectorEnv
@@ -223,6 +225,28 @@ def test_an_overlay_writes_into_the_picture():
         env.close()
     changed = (np.abs(pictures[0] - pictures[1]).max(axis=-1) > 30).mean()
     assert 0.005 < changed < 0.3
+
+
+def test_gymnasium_records_a_video_with_the_overlay(tmp_path):
+    plain = gym.make(ID, render_mode="rgb_array")
+    plain.reset(seed=0)
+    env = RecordVideo(gym.make(ID, render_mode="rgb_array", overlay=True), str(tmp_path / "videos"))
+    observation, _ = env.reset(seed=0)
+    pictures = [env.render()]
+    for _ in range(4):  # MoviePy rounds its length in seconds down: of 6 pictures it would write 5
+        observation, *_ = env.step(observation[117:145])  # the goal
+        pictures.append(env.render())
+    env.close()
+    with imageio.get_reader(next(tmp_path.glob("videos/*.mp4"))) as video:
+        assert video.get_meta_data()["fps"] == 30
+        frames = np.stack(list(video.iter_data())).astype(int)
+    assert frames.shape == (5, 480, 640, 3)
+    error = [[np.abs(frame - picture).mean() for picture in pictures] for frame in frames]
+    np.testing.assert_array_equal(np.argmin(error, axis=1), range(5))  # each frame is that step's
+    changed = np.abs(frames[0] - plain.render()).max(axis=-1) > 60
+    plain.close()
+    panel = changed[:120, :240]
+    assert panel.mean() > 0.5 and changed.sum() < 1.02 * panel.sum()
 
 
 def test_the_state_alone_is_as_before():

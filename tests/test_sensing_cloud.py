@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scipy.spatial import cKDTree
 
 from dexh2r_gym.giver import GiverHand
+from dexh2r_gym.giver.hand import SIDES
 from dexh2r_gym.hand import forward_kinematics
 from dexh2r_gym.objects import load_object
 from dexh2r_gym.render import pose_scene
@@ -24,12 +25,14 @@ from dexh2r_gym.sensing.occlusion import aim, giver_balls, picture, robot_balls
 from dexh2r_gym.sensing.sampling import pick_evenly, pick_farthest
 from dexh2r_gym.sensing.visibility import NUM_VIEWS, view_directions, view_of, visibility
 from dexh2r_gym.show.timeline import Timeline
+from tests.test_mano import mano, models  # noqa: F401  fixtures
+from tests.test_sensing_rgbd import given_by
 
 AWAY = torch.tensor([5.0, 5, 0, 1, 0, 0, 0])  # a pose behind all cameras
 STAND = torch.tensor([0.05, 0, 1.05, 1, 0, 0, 0], dtype=torch.float64)  # in the middle of the corner cameras
 VISIBLE = 0.003  # m along the ray, some pixels and the balls that stand for the hands
 SPACING = 0.01  # m: some 900 different points on 0.05 m^2 are 7.5 mm apart; 1 cm finds one with 99% chance
-NEAR, FAR = 0.3, 5.0  # m, between which the renderer draws
+NEAR, FAR = 0.02, 5.0  # m, between which the renderer draws
 TRIALS = {
     "kitchen_knife": 0.95,
     "hair_dryer": 0.9,
@@ -37,6 +40,8 @@ TRIALS = {
     "wine_bottle": 0.95,
     "book": 0.8,
 }  # part of the trial
+WRIST_CAMERAS = ("wrist_0", "wrist_1")
+SOLID = ("crisps_tube", "book")  # drawn as the solid that they are
 
 
 def alone(obj, sensor, pose=STAND, key=0):
@@ -241,9 +246,10 @@ def test_farthest_picks_the_corners_of_a_line_first():
 
 
 @lru_cache
-def trial(name, part):
+def trial(name, part, side=None):
     store = ReplayStore.open("mini")
-    replay = next(r for r in map(store.replay, store.ids("all")) if name in (r.object, getattr(r.object, "name", None)))
+    replays = map(store.replay, store.ids("all"))
+    replay = next(r for r in replays if r.object == name and side in (None, r.side))
     return store.object_model(name), Timeline.of(replay), int(part * (replay.num_frames - 1))
 
 
@@ -302,8 +308,17 @@ def test_crop_must_be_finite_in_no_axis_but_ordered_in_all():
         check_crop(((0, 0, float("nan")), (1, 1, 1)))
 
 
-def depth_pictures(obj, timeline, frame):
-    """Of each corner camera aimed at the object: camera, depth (H, W) and whether a pixel shows the object's solid."""
+def aimed(camera, scene, frame):
+    """Where a camera is in this frame; of a corner, turned at the object and closer."""
+    if camera.mount == "palm":
+        palm = camera.pose_world(scene.hand_pose[frame])
+        return replace(camera, mount="world", pose=tuple(palm.tolist()), width=960, height=540)
+    pose = look_at(camera.pose[:3], scene.object_pose[frame, :3].tolist(), (0, 0, 1))
+    return replace(camera, pose=pose, focal=3.0, width=640, height=640)
+
+
+def depth_pictures(obj, timeline, frame, names):
+    """Of each camera, `aimed`: camera, depth (H, W) and whether a pixel shows the object's solid."""
     shared = scene_model(obj, timeline.giver, visuals=True)
     model = scene_model.__wrapped__(obj, timeline.giver, visuals=True)
     assert model is not shared
@@ -314,11 +329,11 @@ def depth_pictures(obj, timeline, frame):
     data = mujoco.MjData(model)
     pose_scene(model, data, timeline.scene, frame, timeline.giver, timeline.bones[frame])
     out = []
-    renderer = mujoco.Renderer(model, 640, 640)
+    cameras = [aimed(CAMERAS[name], timeline.scene, frame) for name in names]
+    renderer = mujoco.Renderer(model, cameras[0].height, cameras[0].width)
     try:
-        for name in CORNER_CAMERAS:
-            eye, target = CAMERAS[name].pose[:3], timeline.scene.object_pose[frame, :3].tolist()
-            camera = replace(CAMERAS[name], pose=look_at(eye, target, (0, 0, 1)), focal=3.0, width=640, height=640)
+        for camera in cameras:
+            half = NEAR * 0.5 * camera.height / (camera.focal * camera.width)
             pictures = []
             for enable in (renderer.enable_depth_rendering, renderer.enable_segmentation_rendering):
                 enable()
@@ -327,7 +342,7 @@ def depth_pictures(obj, timeline, frame):
                 for view in renderer.scene.camera:
                     view.pos, view.forward, view.up = camera.pose[:3], turn[:, 2], -turn[:, 1]
                     view.frustum_center, view.frustum_near, view.frustum_far, view.frustum_width = 0, NEAR, FAR, 0
-                    view.frustum_bottom, view.frustum_top = -NEAR / 6, NEAR / 6
+                    view.frustum_bottom, view.frustum_top = -half, half
                 pictures.append(renderer.render().copy())
                 renderer.disable_depth_rendering()
                 renderer.disable_segmentation_rendering()
@@ -339,17 +354,21 @@ def depth_pictures(obj, timeline, frame):
     return out
 
 
-@pytest.mark.parametrize("name", TRIALS)
-def test_against_true_depth(name):
-    obj, timeline, frame = trial(name, TRIALS[name])
-    sensor = CloudSensor(1, 1024, noise=None)
+def look(obj, timeline, frame, names):
+    """The cloud of these cameras without noise, (N, 3)."""
+    sensor = CloudSensor(1, 1024, cameras=names, noise=None)
     sensor.place(torch.tensor([0]), [obj], [timeline.giver])
-    cloud = sensor.look(*scene_tensors([(obj, timeline, frame)]), torch.tensor([7])).points[0].double().numpy()
+    return sensor.look(*scene_tensors([(obj, timeline, frame)]), torch.tensor([7])).points[0].double().numpy()
+
+
+def compare(cloud, pictures):
+    """A cloud beside depth pictures -> how much of it is visible in them, how much of what they show it covers."""
     visible, surface = np.zeros(len(cloud), dtype=bool), []
-    for camera, depth, shown in depth_pictures(obj, timeline, frame):
+    for camera, depth, shown in pictures:
         pose, k = torch.tensor(camera.pose, dtype=torch.float64), camera.intrinsics()
         x, y, z = pose_apply(pose_inverse(pose), torch.from_numpy(cloud)).numpy().T
-        column, row = (np.rint(k[i, i] * v / z + k[i, 2]).astype(int).clip(1, 638) for i, v in ((0, x), (1, y)))
+        pixels = ((0, x, camera.width), (1, y, camera.height))
+        column, row = (np.rint(k[i, i] * v / z + k[i, 2]).astype(int).clip(1, n - 2) for i, v, n in pixels)
         for i, j in np.ndindex(3, 3):
             at = row + i - 1, column + j - 1
             visible |= shown[at] & (np.abs(depth[at] - z) < VISIBLE)
@@ -358,6 +377,26 @@ def test_against_true_depth(name):
         points = np.stack(((u - k[0, 2]) / k[0, 0] * z, (v - k[1, 2]) / k[1, 1] * z, z), axis=-1)
         surface.append(pose_apply(pose, torch.from_numpy(points)).numpy()[::7])
     gaps = cKDTree(cloud).query(np.concatenate(surface))[0]
-    print(name, visible.mean(), (gaps < SPACING).mean(), [len(s) for s in surface])
-    assert visible.mean() >= 0.95
-    assert (gaps < SPACING).mean() >= 0.90
+    return visible.mean(), (gaps < SPACING).mean()
+
+
+@pytest.mark.parametrize(
+    ("name", "part", "cameras"),
+    [(*item, CORNER_CAMERAS) for item in TRIALS.items()] + [(name, 0.95, WRIST_CAMERAS) for name in SOLID],
+)
+def test_against_true_depth(name, part, cameras):
+    scene = trial(name, part)
+    visible, covered = compare(look(*scene, cameras), depth_pictures(*scene, cameras))
+    assert visible >= 0.95 and covered >= 0.90
+
+
+@pytest.mark.usefixtures("mano")
+@pytest.mark.parametrize("side", SIDES)
+def test_a_hand_of_mano_hides_what_it_hides_in_true_depth(side):
+    obj, timeline, frame = trial("lint_roller", 0.95, side)
+    timeline = given_by(timeline, GiverHand(side, [1.0, -1.0] * 5, "mano"))
+    pictures = depth_pictures(obj, timeline, frame, CORNER_CAMERAS)
+    visible, covered = compare(look(obj, timeline, frame, CORNER_CAMERAS), pictures)
+    assert visible >= 0.95 and covered >= 0.90
+    away = replace(timeline, bones=AWAY.double().expand_as(timeline.bones))
+    assert compare(look(obj, away, frame, CORNER_CAMERAS), pictures)[0] < 0.92  # what the hand hides is not visible

@@ -1,5 +1,8 @@
 """Cameras, colour, depth and segmentation against the geometry that they show; what is written into pictures."""
 
+from dataclasses import replace
+from itertools import combinations
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dexh2r_gym import render
+from dexh2r_gym.giver import GiverHand
+from dexh2r_gym.giver.hand import MODELS, SIDES
 from dexh2r_gym.overlay import draw_overlay
 from dexh2r_gym.replay import ReplayStore
 from dexh2r_gym.rotations import pose_apply, pose_inverse
@@ -16,6 +21,7 @@ from dexh2r_gym.sensing.cameras import CAMERAS, find_cameras, look_at
 from dexh2r_gym.sensing.rgbd import GIVER, MAX_DEPTH, OBJECT, ROBOT, RGBDSensor, picture_keys
 from dexh2r_gym.show.hand_meshes import hand_meshes, mesh_poses
 from dexh2r_gym.show.timeline import Timeline
+from tests.test_mano import mano, models  # noqa: F401  fixtures
 
 HERE = torch.tensor([0.0, 0, 0, 1, 0, 0, 0], dtype=torch.float64)
 NAMES = tuple(CAMERAS)
@@ -82,6 +88,16 @@ def trial(name: str) -> Timeline:
     return Timeline.of(store.replay(next(info.id for info in store.infos if info.object == name)))
 
 
+def given_by(timeline: Timeline, hand: GiverHand) -> Timeline:
+    """The same trial with this hand at the giver's wrist, its fingers bent as the giver's."""
+    wrist, pose = timeline.bones[:, 0], timeline.replay.giver[:, 6:51]
+    return replace(timeline, giver=hand, bones=hand.bone_poses(hand.mano(wrist[:, :3], wrist[:, 3:], pose)))
+
+
+def draw(sensor: RGBDSensor, timeline: Timeline, t: int) -> dict[str, np.ndarray]:
+    return sensor.draw(timeline.scene, t, timeline.replay.object_model, timeline.giver, timeline.bones[t])
+
+
 def surfaces(timeline: Timeline, t: int) -> dict[int, trimesh.Trimesh]:
     """What is drawn in this frame, in the world: the meshes of robot, object and giver."""
     obj = timeline.replay.object_model
@@ -107,7 +123,7 @@ def test_depth_meets_what_is_drawn_within_two_millimetres(name):
     t = timeline.replay.num_frames - 4  # both hands at the object
     cameras = find_cameras(NAMES, (160, 90))
     sensor = RGBDSensor(cameras, segmentation=True)
-    pictures = sensor.draw(timeline.scene, t, timeline.replay.object_model, timeline.giver, timeline.bones[t])
+    pictures = draw(sensor, timeline, t)
     sensor.close()
     known, drawn = calibration(cameras, timeline.scene.hand_pose[t]), surfaces(timeline, t)
     counted = dict.fromkeys(drawn, 0)
@@ -128,10 +144,6 @@ def test_depth_meets_what_is_drawn_within_two_millimetres(name):
 def test_a_picture_is_the_same_alone_and_among_others_and_after_other_worlds():
     first, second = trial("hammer"), trial("thermos")
     one, two = RGBDSensor(find_cameras(("kinect_2",))), RGBDSensor(find_cameras(("wrist_1", "kinect_2")))
-
-    def draw(sensor, timeline, t):
-        return sensor.draw(timeline.scene, t, timeline.replay.object_model, timeline.giver, timeline.bones[t])
-
     alone = draw(one, first, 9)
     draw(two, second, 30)
     among = draw(two, first, 9)
@@ -141,6 +153,26 @@ def test_a_picture_is_the_same_alone_and_among_others_and_after_other_worlds():
     assert alone["image"].shape == (180, 320, 3) and alone["depth"].shape == (180, 320)
     assert alone["image"].std() > 10
     one.close(), two.close()
+
+
+@pytest.mark.usefixtures("mano")
+@pytest.mark.parametrize("model", MODELS)
+def test_a_giver_is_drawn_the_same_whoever_gave_before(model):
+    """Hands of both sides and of two shapes at one wrist, in turn, against a sensor that never drew another."""
+    timeline, cameras = trial("hammer"), find_cameras(("kinect_0", "wrist_1"), (160, 90))
+    shown = [given_by(timeline, GiverHand(side, [size] * 10, model)) for side in SIDES for size in (0.0, 1.0)]
+    t, alone = timeline.replay.num_frames - 4, []
+    for each in shown:
+        sensor = RGBDSensor(cameras, segmentation=True)
+        alone.append(draw(sensor, each, t))
+        sensor.close()
+    for a, b in combinations(alone, 2):
+        assert all(not np.array_equal(a[f"{kind}_kinect_0"], b[f"{kind}_kinect_0"]) for kind in ("image", "depth"))
+    sensor = RGBDSensor(cameras, segmentation=True)
+    for i in (0, 1, 2, 3, 1, 3, 0, 2, 1, 0):
+        for key, picture in draw(sensor, shown[i], t).items():
+            np.testing.assert_array_equal(picture, alone[i][key], err_msg=f"{key} of hand {i}")
+    sensor.close()
 
 
 def test_keys_of_pictures():
@@ -170,7 +202,7 @@ def test_without_opengl_it_is_said_what_to_install(monkeypatch):
     timeline = trial("hammer")
     sensor = RGBDSensor(find_cameras(("kinect_0",)))
     with pytest.raises(RuntimeError, match=r"libEGL.so.*MUJOCO_GL=egl.*libegl1"):
-        sensor.draw(timeline.scene, 0, timeline.replay.object_model, timeline.giver, timeline.bones[0])
+        draw(sensor, timeline, 0)
     sensor.close()
 
 
