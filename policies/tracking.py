@@ -28,7 +28,7 @@ from dexh2r_gym.rotations import (
 
 MODEL_POINTS = 512
 FRAME_POINTS = 256
-STEPS = 5  # of ICP a frame
+STEPS = 4  # of ICP a frame
 KEPT = 0.9  # of the pairs of a step; the others are points that the model lacks, or errors
 _NEIGHBOURS = 12  # of a point of the model, which say where its tangent plane lies
 _ARM = 0.05  # m, at which a turn counts as a move
