@@ -17,6 +17,7 @@ from torch import Tensor
 
 from dexh2r_gym.alignment import (
     ALIGNMENT_DEPTH,
+    REACHED_DISTANCE,
     START_DISTANCE,
     SpeedLimits,
     alignment_candidates,
@@ -49,6 +50,7 @@ class DynamicGraspState:
     aligning: Tensor  # (B,) bool
     retreating: Tensor  # (B,) bool
     stalled: Tensor  # (B,) long, frames that the hand has stood at its goal
+    tries: Tensor  # (B,) long, times that the way to the goal was blocked
     command: Tensor  # (B, 28) hand state last told
     giver: Tensor  # (B, 16, 3) m, world
     approach: Any
@@ -151,6 +153,7 @@ class DynamicGrasp:
             aligning=state.aligning & ~anew,
             retreating=state.retreating & ~anew,
             stalled=state.stalled * ~anew,
+            tries=state.tries * ~anew,
             command=torch.where(anew[:, None], hand, state.command),
             giver=giver,
         )
@@ -163,7 +166,7 @@ class DynamicGrasp:
         pose, joints = (x[:, None].expand(-1, self._num_goals, -1) for x in (pose, joints))
         goals = SeenGoals(pose, joints, every, torch.zeros(worlds, dtype=torch.long))
         none = torch.zeros(worlds, dtype=torch.long)
-        return DynamicGraspState(no, start_track(cloud), goals, ~every, no, no, none, hand, giver, None)
+        return DynamicGraspState(no, start_track(cloud), goals, ~every, no, no, none, none, hand, giver, None)
 
     def _choose(self, state: DynamicGraspState, hand: Tensor) -> tuple[Tensor, Tensor, Tensor, DynamicGraspState]:
         """The nearest goal of each world: its index (B,), its pose (B, 7) in the model's frame, and d (B,) metres.
@@ -193,6 +196,7 @@ class DynamicGrasp:
         """Actions (n, 28) of worlds w (n,): a step of goal pose alignment with its collision check (section 4.3)."""
         ahead = state.track.expected()[w]
         pose, joints = split_hand_state(state.command[w])
+        pose = pose_multiply(pose_multiply(ahead, pose_inverse(state.track.pose[w])), pose)  # carried along
         target, closed = pose_multiply(ahead, goal), state.goals.joints[w, index]
         candidates = alignment_candidates(pose, joints, target, closed, self._limits, self._dt)
         steps = torch.stack([join_hand_state(*candidate) for candidate in candidates])  # (3, n, 28)
@@ -202,10 +206,12 @@ class DynamicGrasp:
         choice = torch.full_like(w, away)
         for number in reversed(range(away)):
             choice[cloud_depth(*candidates[number], points) <= limit] = number
-        there, blocked = arrived(pose, joints, target, closed), choice == away
+        blocked = choice == away
+        there = (target[:, :3] - pose[:, :3]).norm(dim=-1) < REACHED_DISTANCE
         behind = arrived(pose, joints, behind_goal(target), OPEN_HAND.to(joints).expand_as(joints))
         stalled = (state.stalled[w] + 1) * there
-        give_up = (behind & blocked) | (stalled > _STALL_FRAMES)
+        tries = state.tries[w] + (blocked & ~state.retreating[w])
+        give_up = (blocked & (behind | (tries > 1))) | (stalled > _STALL_FRAMES)
         retreating = give_up | blocked | (state.retreating[w] & ~behind)
         choice[retreating] = away
         return steps[choice, torch.arange(len(w))].float(), replace(
@@ -213,4 +219,5 @@ class DynamicGrasp:
             given_up=state.given_up.index_put((w, index), state.given_up[w, index] | give_up),
             retreating=state.retreating.index_put((w,), retreating),
             stalled=state.stalled.index_put((w,), stalled * ~give_up),
+            tries=state.tries.index_put((w,), tries * ~give_up),
         )

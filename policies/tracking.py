@@ -34,6 +34,8 @@ _NEIGHBOURS = 12  # of a point of the model, which say where its tangent plane l
 _ARM = 0.05  # m, at which a turn counts as a move
 _HOLD = 0.3  # weight of a pair's gap as it is, beside that of its part along the normal
 _DAMPING = 0.02  # part of the weight of all pairs that speaks against any change, in each step
+_TRUST = 5.0  # the same where it is known how the object was carried
+_CARRIED_STEPS = 2  # of ICP, then
 
 
 @dataclass(frozen=True)
@@ -75,11 +77,12 @@ def follow(track: Track, cloud: Tensor, carried: Tensor | None = None) -> Track:
     seen = (cloud != 0).flatten(1).any(-1, keepdim=True)
     start = track.expected() if carried is None else pose_multiply(carried.float(), track.pose)
     pose, cloud = start, _thinned(cloud.float(), FRAME_POINTS)
-    for _ in range(STEPS):
-        pose = _step(track, cloud, pose)
+    steps, damping = (STEPS, _DAMPING) if carried is None else (_CARRIED_STEPS, _TRUST)
+    for _ in range(steps):
+        pose = _step(track, cloud, pose, damping)
     pose = torch.where(seen, pose, track.pose if carried is None else start)
     pose = torch.cat((pose[:, :3], quat_normalize(pose[:, 3:])), dim=-1)
-    return Track(track.points, track.normals, pose, pose_velocity(track.pose, pose, 1.0))
+    return Track(track.points, track.normals, pose, pose_velocity(track.pose, pose if carried is None else start, 1.0))
 
 
 def restart(track: Track, fresh: Tensor, cloud: Tensor) -> Track:
@@ -107,7 +110,7 @@ def _thinned(cloud: Tensor, count: int) -> Tensor:
     return cloud[:, torch.linspace(0, cloud.shape[1] - 1, count).long()]
 
 
-def _step(track: Track, cloud: Tensor, pose: Tensor) -> Tensor:
+def _step(track: Track, cloud: Tensor, pose: Tensor, damping: float) -> Tensor:
     """One step of ICP: the pose (B, 7) that brings the model nearer to the points (B, N, 3) of the cloud."""
     local = pose_apply(pose_inverse(pose)[:, None], cloud)  # (B, N, 3), model frame
     bias = track.points.square().sum(-1)[:, None].expand(-1, local.shape[1], -1)
@@ -122,6 +125,6 @@ def _step(track: Track, cloud: Tensor, pose: Tensor) -> Tensor:
     turned = torch.linalg.cross(local[..., None, :].expand_as(axes), axes, dim=-1) / _ARM
     slope = torch.cat((axes, turned), dim=-1)  # (B, N, 4, 6)
     weighted = (weight * slope).flatten(1, 2).transpose(1, 2)
-    matrix = weighted @ slope.flatten(1, 2) + _DAMPING * weight.sum(1) * torch.eye(6)
+    matrix = weighted @ slope.flatten(1, 2) + damping * weight.sum(1) * torch.eye(6)
     change = torch.linalg.solve(matrix, weighted @ (axes @ gap[..., None]).flatten(1, 2)).squeeze(-1)
     return pose_multiply(pose, torch.cat((change[:, :3], quat_from_axis_angle(change[:, 3:] / _ARM)), dim=-1))
