@@ -1,8 +1,8 @@
 """The whole pipeline of DexH2R (section 4) as one agent: goal proposals, approach, goal pose alignment.
 
-It sees what a robot can see: the object's cloud, its own hand, and the giver's joints as a hand tracker gives them. Make
-the environment with `DynamicGrasp.env_options()`: the environment's own alignment is off, the agent closes in by itself
-on goals of its own.
+It sees what a robot can see: the object's cloud, its own hand, and the giver's joints as a hand tracker gives them.
+Make the environment with `DynamicGrasp.env_options()`: the environment's own alignment is off, the agent closes in by
+itself on goals of its own.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ from policies.approach import ApproachAgent, ApproachModel
 from policies.goal_proposals import SeenGoals, cloud_depth, propose_goals
 from policies.tracking import Track, follow, restart, rigid_motion, start_track
 
-_STALL_FRAMES = 12  # that the hand stands at a goal before it tries another: an episode that goes on says it does not hold
+_STALL_FRAMES = (
+    12  # that the hand stands at a goal before it tries another: an episode that goes on says it does not hold
+)
 NEEDS = ("point_cloud", "agent_pos", "giver_joints")
 PRIVILEGED = ("object_pose", "object_vel", "goal_state", "goal_distance", "goal_pos")  # not passed on as they are
 

@@ -71,7 +71,9 @@ def giver_gap(pose: Tensor, joints: Tensor, giver: Tensor) -> Tensor:
     before = giver[[PARENTS[joint] for joint in tips]]
     p0 = torch.cat((giver[parent], giver[tips]))
     p1 = torch.cat((giver[1:], giver[tips] + _TIP * (giver[tips] - before)))
-    radius = torch.where(torch.cat((parent == 0, torch.zeros(len(tips), dtype=torch.bool))), _PALM_RADIUS, _FINGER_RADIUS)
+    radius = torch.where(
+        torch.cat((parent == 0, torch.zeros(len(tips), dtype=torch.bool))), _PALM_RADIUS, _FINGER_RADIUS
+    )
     gaps = []
     for rows in torch.arange(len(pose)).split(_CHUNK):
         a0, a1, own = _capsules(pose[rows], joints[rows])
@@ -81,7 +83,7 @@ def giver_gap(pose: Tensor, joints: Tensor, giver: Tensor) -> Tensor:
 
 
 def cloud_depth(pose: Tensor, joints: Tensor, points: Tensor) -> Tensor:
-    """How deep points (N, P, 3) are in the solid of hands (N, 7), (N, 22): that of the deepest, (N,) metres, 0 outside."""
+    """Depth of the deepest of points (N, P, 3) in the solid of hands (N, 7), (N, 22): (N,) metres, 0 outside."""
     depths = []
     for rows in torch.arange(len(pose)).split(_CHUNK):
         p0, p1, radius = _capsules(pose[rows], joints[rows])

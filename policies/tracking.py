@@ -1,10 +1,10 @@
 """Pose of a rigid object, followed from its observed clouds, batched over B worlds.
 
-The cloud of the first frame is the model, and the pose is how it has moved since. Every frame is matched to the model by
-a few steps of trimmed ICP, point-to-plane (Chen and Medioni 1992) with a weaker pull from point to point, started where
-the last motion would lead ("assuming motion is linear in a short time", DexH2R section 4.3) or, if the caller knows it,
-where the hand that holds the object went. Where a cloud does not say how the object moved, as about the axis of a can,
-it is that start which remains.
+The cloud of the first frame is the model, and the pose is how it has moved since. Every frame is matched to the model
+by a few steps of trimmed ICP, point-to-plane (Chen and Medioni 1992) with a weaker pull from point to point, started
+where the last motion would lead ("assuming motion is linear in a short time", DexH2R section 4.3) or, if the caller
+knows it, where the hand that holds the object went. Where a cloud does not say how the object moved, as about the axis
+of a can, it is that start which remains.
 """
 
 from __future__ import annotations

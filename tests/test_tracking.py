@@ -111,7 +111,12 @@ def test_rigid_motion_is_recovered_and_never_a_mirror_image():
 def recorded():
     """Clouds (T, B, P, 3), poses (T, B, 7) and giver joints (T, B, 16, 3) of trials of the test split."""
     env = HandoverVectorEnv(
-        6, backend="kinematic", split="test", obs_mode="point_cloud+state_dict", alignment="none", released_metrics=False
+        6,
+        backend="kinematic",
+        split="test",
+        obs_mode="point_cloud+state_dict",
+        alignment="none",
+        released_metrics=False,
     )
     ids = env.replay_ids[::8]
     assert len(ids) == 6

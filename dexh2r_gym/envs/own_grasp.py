@@ -1,7 +1,7 @@
-"""Whether a hand that stands still holds the object, in whatever grasp: for agents with goals that the env does not know.
+"""Whether a hand that stands still holds the object, in whatever grasp: for agents with goals the env does not know.
 
-Batched over B worlds. The grasp of a hand that has come to rest is put to the stability test of the goal grasps (section
-3, the released code's protocol), once for each time it comes to rest.
+Batched over B worlds. The grasp of a hand that has come to rest is put to the stability test of the goal grasps
+(section 3, the released code's protocol), once for each time it comes to rest.
 """
 
 from __future__ import annotations
