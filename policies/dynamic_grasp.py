@@ -37,6 +37,7 @@ from policies.tracking import Track, follow, restart, rigid_motion, start_track
 _STALL_FRAMES = (
     12  # that the hand stands at a goal before it tries another: an episode that goes on says it does not hold
 )
+_CLOSING = 0.02  # rad a frame; fingers that move by more are on their way
 NEEDS = ("point_cloud", "agent_pos", "giver_joints")
 PRIVILEGED = ("object_pose", "object_vel", "goal_state", "goal_distance", "goal_pos")  # not passed on as they are
 
@@ -211,12 +212,14 @@ class DynamicGrasp:
         blocked = choice == away
         there = (target[:, :3] - pose[:, :3]).norm(dim=-1) < REACHED_DISTANCE
         behind = arrived(pose, joints, behind_goal(target), OPEN_HAND.to(joints).expand_as(joints))
-        stalled = (state.stalled[w] + 1) * there
+        rows = torch.arange(len(w))
+        closing = (steps[choice, rows, 6:] - joints).abs().amax(-1) > _CLOSING
+        stalled = (state.stalled[w] + ~closing) * there
         tries = state.tries[w] + (blocked & ~state.retreating[w])
         give_up = (blocked & (behind | (tries > 1))) | (stalled > _STALL_FRAMES)
         retreating = give_up | blocked | (state.retreating[w] & ~behind)
         choice[retreating] = away
-        return steps[choice, torch.arange(len(w))].float(), replace(
+        return steps[choice, rows].float(), replace(
             state,
             given_up=state.given_up.index_put((w, index), state.given_up[w, index] | give_up),
             retreating=state.retreating.index_put((w,), retreating),

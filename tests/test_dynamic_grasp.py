@@ -21,7 +21,7 @@ from dexh2r_gym.types import join_hand_state, split_hand_state
 from policies.approach import ApproachModel
 from policies.dynamic_grasp import PRIVILEGED, DynamicGrasp
 from policies.goal_proposals import cloud_depth, giver_gap, propose_goals
-from tests.grasp_cases import cage
+from tests.grasp_cases import FLAT_HAND, RADIUS, beside_palm, cage
 
 CAN = ObjectBatch([load_object("aerosol_can")])
 FAR = torch.tensor([5.0, 0, 0, 1, 0, 0, 0], dtype=torch.float64)
@@ -85,7 +85,8 @@ def test_a_hand_that_holds_nothing_moves_or_sinks_in_does_not_end_the_episode():
     away = pose.clone()
     away[:, 1] += 0.5
     assert not any(hold(OwnGrasps(1), away, joints))
-    assert not any(hold(OwnGrasps(1), pose, OPEN_HAND[None]))  # beside the can, but open
+    back = beside_palm(0.012 + RADIUS)  # the can lies on the back of the hand
+    assert not any(hold(OwnGrasps(1), back, FLAT_HAND[None]))
     assert not any(hold(OwnGrasps(1), pose, joints, depth=0.01))
     assert not any(hold(OwnGrasps(1), pose, joints, giver=pose[0]))  # the giver's hand is where the palm is
     grasps, said = OwnGrasps(1), []
