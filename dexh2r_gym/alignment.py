@@ -11,7 +11,9 @@ from dexh2r_gym.hand import OPEN_HAND
 from dexh2r_gym.rotations import quat_angle, quat_rotate, quat_slerp
 
 ALIGNMENT_SPEED = 0.02  # v, metres a frame
+ALIGNMENT_DEPTH = 0.0065  # metres; a step may not push the hand deeper into the object than this
 REACHED_DISTANCE = 0.01  # metres
+STALL_FRAMES = 8  # frames that the hand may stand at a goal without reaching it
 CLOSED_ANGLE = 0.2  # rad; joints closer than this to the goal's count as there
 RETREAT = (0.0, 0.035, -0.035)  # metres, palm frame: from a goal to the point behind it, whence a hand best moves in
 START_DISTANCE = {"easy": 0.10, "hard": 0.05}  # U, metres

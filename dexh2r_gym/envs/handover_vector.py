@@ -88,6 +88,12 @@ class HandoverVectorEnv(VectorEnv[Any, Any, np.ndarray]):
     (`DIVERGED`; the other worlds go on). Truncated: the recording ended (`TIMEOUT_APPROACH`: alignment never began,
     `TIMEOUT_ALIGNMENT`).
 
+    With `alignment="none"` an agent may have goals of its own, and holding the object in any grasp is `REACHED` too:
+    when the hand has stood still relative to the object for 5 frames (3 mm, 0.05 rad, its command as well), a finger is
+    within 5 mm of the object, the hand is at most 6.5 mm deep in it and not in the giver's hand, and the grasp passes
+    the stability test of the goal grasps (the object moves by less than 2 cm under each of six pushes,
+    `dexh2r_gym.grasps.stability`). It is tested once for each time that the hand comes to rest.
+
     ## Info
     Every step: `replay` (id), `goal_distance` (m), `depth` (m, mesh-exact penetration of the hand into the object),
     `giver_force` (N), with clouds `points_seen`, how many of the surface points looked at were seen (few where
@@ -114,7 +120,7 @@ class HandoverVectorEnv(VectorEnv[Any, Any, np.ndarray]):
     | obs_delay | frames that what is seen is late, 0 to 30 | 0 |
     | pose_noise | a `PoseNoise`, or None | None |
     | control_mode | absolute, delta | absolute |
-    | alignment | env, none (the agent closes in by itself) | env |
+    | alignment | env, none (the agent closes in by itself, on goals of its own if it has any) | env |
     | replays | `mini`, or the path of a replay store | mini |
     | split | train, validation, test, all | train |
     | reward_mode | dense, sparse | dense |

@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from dexh2r_gym.alignment import (
+    ALIGNMENT_DEPTH,
     CLOSED_ANGLE,
     REACHED_DISTANCE,
+    STALL_FRAMES,
     START_DISTANCE,
     alignment_candidates,
     arrived,
@@ -22,6 +24,7 @@ from dexh2r_gym.alignment import (
 from dexh2r_gym.envs import control, rewards
 from dexh2r_gym.envs.observer import Frame, Observer
 from dexh2r_gym.envs.options import HandoverOptions
+from dexh2r_gym.envs.own_grasp import Hands, OwnGrasps
 from dexh2r_gym.envs.recordings import Recordings
 from dexh2r_gym.envs.trace import EpisodeTrace
 from dexh2r_gym.hand import OPEN_HAND
@@ -35,9 +38,6 @@ from dexh2r_gym.rotations import pose_integrate, pose_inverse, pose_multiply
 from dexh2r_gym.sensing.calibration import calibration
 from dexh2r_gym.sim import make_simulator
 from dexh2r_gym.types import EpisodeStatus, SceneState, join_hand_state, split_hand_state
-
-STALL_FRAMES = 8  # frames that the hand may stand at a goal without reaching it
-ALIGNMENT_DEPTH = 0.0065  # m; a step of the alignment may not push the hand deeper into the object than this
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,7 @@ class HandoverTask:
         self._recordings = Recordings(self.store)
         self.observer = Observer(num_worlds, options, 1.0 / self.fps)
         self._trace = EpisodeTrace(num_worlds)
+        self._own_grasps = OwnGrasps(num_worlds, options.num_threads)
         self._trial = torch.zeros(num_worlds, dtype=torch.long)
         self.running_ids = np.full(num_worlds, None, dtype=object)
         self._goal = torch.zeros(num_worlds, dtype=torch.long)
@@ -159,6 +160,7 @@ class HandoverTask:
         self.status[worlds] = EpisodeStatus.RUNNING
         self._command_pose[worlds], self._command_joints[worlds] = hand_pose, joints
         self._trace.start(worlds, int(rec.length[trial].max()))
+        self._own_grasps.begin(worlds)
         started = torch.zeros_like(self.aligning)
         started[worlds] = True
         self._look(started)
@@ -237,6 +239,8 @@ class HandoverTask:
             # alignment has not ended before the fingers were told to close
             open_by = (rec.goal_joints[trial, goal] - self._command_joints[w]).abs().amax(dim=-1)
             reached &= aligning & (open_by < CLOSED_ANGLE)
+        else:
+            reached |= self._own_grasp(w, hand_in_object, depth)
         timeout = torch.where(aligning, EpisodeStatus.TIMEOUT_ALIGNMENT, EpisodeStatus.TIMEOUT_APPROACH)
         status = torch.where(time >= rec.length[trial] - 1, timeout, EpisodeStatus.RUNNING)
         status = torch.where(reached, EpisodeStatus.REACHED, status)
@@ -251,6 +255,20 @@ class HandoverTask:
             begins = w[~aligning & (d < START_DISTANCE[self.options.mode]) & (status == EpisodeStatus.RUNNING)]
             self.aligning[begins] = True
             self._trace.alignment_begin[begins] = self.time[begins] + 1
+
+    def _own_grasp(self, w: Tensor, hand_in_object: Tensor, depth: Tensor) -> Tensor:
+        """Whether the hands of worlds w (n,) hold the object, in a grasp of the pool or not, (n,) bool."""
+        rec, trial, from_world = self._recordings, self._trial[w], pose_inverse(self.scene.object_pose[w])
+        hands = Hands(
+            pose=hand_in_object,
+            joints=self.scene.hand_joints[w],
+            told_pose=pose_multiply(from_world, self._command_pose[w]),
+            told_joints=self._command_joints[w],
+            depth=depth,
+            giver_bones=pose_multiply(from_world[:, None], rec.giver_bones[rec.offset[trial] + self.time[w]]),
+        )
+        givers = [rec.givers[i] for i in trial.tolist()]
+        return self._own_grasps.hold(w, hands, rec.object_index[trial], rec.objects, givers)
 
     # what goes out
 

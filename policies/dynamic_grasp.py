@@ -1,0 +1,228 @@
+"""The whole pipeline of DexH2R (section 4) as one agent: goal proposals, approach, goal pose alignment.
+
+It sees what a robot can see: the object's cloud, its own hand, and the giver's joints as a hand tracker gives them.
+Make the environment with `DynamicGrasp.env_options()`: the environment's own alignment is off, the agent closes in by
+itself on goals of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dexh2r_gym.alignment import (
+    ALIGNMENT_DEPTH,
+    REACHED_DISTANCE,
+    START_DISTANCE,
+    SpeedLimits,
+    alignment_candidates,
+    arrived,
+    behind_goal,
+    nearest_goal,
+)
+from dexh2r_gym.grasps.generators import GraspGenerator
+from dexh2r_gym.hand import OPEN_HAND
+from dexh2r_gym.rotations import pose_apply, pose_inverse, pose_multiply
+from dexh2r_gym.types import NUM_GIVER_JOINTS, join_hand_state, split_hand_state
+from policies.agent import Agent, fresh_worlds
+from policies.approach import ApproachAgent, ApproachModel
+from policies.goal_proposals import SeenGoals, cloud_depth, propose_goals
+from policies.tracking import Track, follow, restart, rigid_motion, start_track
+
+_STALL_FRAMES = (
+    12  # that the hand stands at a goal before it tries another: an episode that goes on says it does not hold
+)
+_CLOSING = 0.02  # rad a frame; fingers that move by more are on their way
+NEEDS = ("point_cloud", "agent_pos", "giver_joints")
+PRIVILEGED = ("object_pose", "object_vel", "goal_state", "goal_distance", "goal_pos")  # not passed on as they are
+
+
+@dataclass(frozen=True)
+class DynamicGraspState:
+    """What the agent remembers of B worlds."""
+
+    begun: Tensor  # (B,) bool, the object was seen, so there are goals
+    track: Track
+    goals: SeenGoals  # in the frame of the track's model
+    given_up: Tensor  # (B, G) bool, goals that did not prove good
+    aligning: Tensor  # (B,) bool
+    retreating: Tensor  # (B,) bool
+    stalled: Tensor  # (B,) long, frames that the hand has stood at its goal
+    tries: Tensor  # (B,) long, times that the way to the goal was blocked
+    command: Tensor  # (B, 28) hand state last told
+    giver: Tensor  # (B, 16, 3) m, world
+    approach: Any
+
+    @property
+    def fallback(self) -> Tensor:
+        """(B,) long, of `dexh2r_gym.grasps.filters.Fallback`: what is wrong with the goals of each world."""
+        return self.goals.fallback
+
+
+class DynamicGrasp:
+    """A `policies.Agent`; its actions are absolute hand states."""
+
+    def __init__(
+        self,
+        generator: GraspGenerator,
+        approach: ApproachModel | Agent,
+        *,
+        mode: str = "hard",
+        num_goals: int = 100,
+        limits: SpeedLimits = SpeedLimits(),  # noqa: B008
+        fps: float = 30.0,
+        seed: int = 0,
+    ) -> None:
+        """mode: as the environment's, at what distance alignment takes over. limits, fps: the robot's and the frames'.
+
+        Raises:
+            ValueError: an unknown mode; the message lists the valid ones.
+        """
+        if mode not in START_DISTANCE:
+            raise ValueError(f"unknown mode {mode!r}; choose one of {', '.join(START_DISTANCE)}")
+        self._generator, self._num_goals, self._seed = generator, num_goals, seed
+        self._approach: Agent = ApproachAgent(approach, seed) if isinstance(approach, ApproachModel) else approach
+        self._start_distance, self._limits, self._dt = START_DISTANCE[mode], limits, 1.0 / fps
+
+    def env_options(self) -> dict[str, Any]:
+        """Arguments of the environment in which it sees what it needs."""
+        model = getattr(self._approach, "model", None)
+        options: dict[str, Any] = model.env_options() if isinstance(model, ApproachModel) else {}
+        modes = dict.fromkeys(("point_cloud", "state_dict", *options.get("obs_mode", "").split("+")))
+        options = {key: value for key, value in options.items() if key != "goal_pos"}
+        return options | {"obs_mode": "+".join(filter(None, modes)), "alignment": "none"}
+
+    @torch.no_grad()
+    def predict(
+        self,
+        observation: Mapping[str, Any],
+        state: DynamicGraspState | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = True,
+    ) -> tuple[np.ndarray, DynamicGraspState]:
+        """See `policies.Agent`. Until an object is first seen the hand stays where it is.
+
+        Raises:
+            ValueError: the observation lacks a key; the message says how to make the environment.
+        """
+        missing = [key for key in NEEDS if not isinstance(observation, Mapping) or key not in observation]
+        if missing:
+            options = ", ".join(f"{name}={value!r}" for name, value in self.env_options().items())
+            raise ValueError(f"the observation has no {', '.join(missing)}; make the environment with {options}")
+        cloud, hand, giver = (torch.as_tensor(np.asarray(observation[key])).float() for key in NEEDS)
+        giver = giver.unflatten(1, (NUM_GIVER_JOINTS, 3))
+        fresh = torch.from_numpy(fresh_worlds(len(hand), state, episode_start))
+        state = self._look(state, fresh, cloud, hand, giver)
+        index, goal, d, state = self._choose(state, hand)
+        begins = ~state.aligning & (d < self._start_distance) & state.begun
+        aligning = begins | (state.aligning & (d < 2 * self._start_distance))
+        state = replace(state, aligning=aligning, command=torch.where(begins[:, None], hand, state.command))
+        action, state = self._come_nearer(observation, index, goal, fresh, state)
+        w = state.aligning.nonzero()[:, 0]
+        if len(w) > 0:
+            step, state = self._align(w, index[w], goal[w], state)
+            action = action.index_put((w,), step)
+        action = torch.where(state.begun[:, None], action, hand)
+        return action.numpy(), replace(state, command=action)
+
+    def _look(
+        self, state: DynamicGraspState | None, fresh: Tensor, cloud: Tensor, hand: Tensor, giver: Tensor
+    ) -> DynamicGraspState:
+        """The state after a look at the clouds (B, P, 3): objects tracked, goals proposed where one is first seen."""
+        if state is None:
+            state = self._blank(cloud, hand, giver)
+        begun = state.begun & ~fresh
+        starts = ~begun & (cloud != 0).flatten(1).any(-1)
+        track = restart(follow(state.track, cloud, rigid_motion(state.giver, giver)), starts, cloud)
+        goals, w = state.goals, starts.nonzero()[:, 0]
+        if len(w) > 0:
+            inverse = pose_inverse(track.pose[w])
+            seen = pose_apply(inverse[:, None], cloud[w])
+            local = pose_apply(inverse[:, None], giver[w])
+            new = propose_goals(self._generator, seen, local, num=self._num_goals, seed=self._seed)
+            goals = SeenGoals(**{k: v.index_put((w,), getattr(new, k)) for k, v in vars(goals).items()})
+        anew = fresh | starts
+        return replace(
+            state,
+            begun=begun | starts,
+            track=track,
+            goals=goals,
+            given_up=state.given_up & ~anew[:, None],
+            aligning=state.aligning & ~anew,
+            retreating=state.retreating & ~anew,
+            stalled=state.stalled * ~anew,
+            tries=state.tries * ~anew,
+            command=torch.where(anew[:, None], hand, state.command),
+            giver=giver,
+        )
+
+    def _blank(self, cloud: Tensor, hand: Tensor, giver: Tensor) -> DynamicGraspState:
+        """Nothing known yet."""
+        worlds, no = len(hand), torch.zeros(len(hand), dtype=torch.bool)
+        pose, joints = split_hand_state(hand)
+        every = torch.ones(worlds, self._num_goals, dtype=torch.bool)
+        pose, joints = (x[:, None].expand(-1, self._num_goals, -1) for x in (pose, joints))
+        goals = SeenGoals(pose, joints, every, torch.zeros(worlds, dtype=torch.long))
+        none = torch.zeros(worlds, dtype=torch.long)
+        return DynamicGraspState(no, start_track(cloud), goals, ~every, no, no, none, none, hand, giver, None)
+
+    def _choose(self, state: DynamicGraspState, hand: Tensor) -> tuple[Tensor, Tensor, Tensor, DynamicGraspState]:
+        """The nearest goal of each world: its index (B,), its pose (B, 7) in the model's frame, and d (B,) metres.
+
+        Where all were given up, all are tried again.
+        """
+        left = state.goals.usable & ~state.given_up
+        given_up = state.given_up & left.any(-1, keepdim=True)
+        local = pose_multiply(pose_inverse(state.track.pose), split_hand_state(hand)[0])
+        index, d = nearest_goal(local, state.goals.palm_pose, state.goals.usable & ~given_up)
+        return index, state.goals.palm_pose[torch.arange(len(index)), index], d, replace(state, given_up=given_up)
+
+    def _come_nearer(
+        self, observation: Mapping[str, Any], index: Tensor, goal: Tensor, fresh: Tensor, state: DynamicGraspState
+    ) -> tuple[Tensor, DynamicGraspState]:
+        """The approach's actions (B, 28), which is shown the agent's own goal as `goal_pos`."""
+        joints = state.goals.joints[torch.arange(len(index)), index]
+        own = join_hand_state(pose_multiply(state.track.pose, goal), joints).float().numpy()
+        shown = {key: value for key, value in observation.items() if key not in PRIVILEGED} | {"goal_pos": own}
+        start = None if state.approach is None else fresh.numpy()
+        action, approach = self._approach.predict(shown, state.approach, start)
+        return torch.from_numpy(np.asarray(action)).float(), replace(state, approach=approach)
+
+    def _align(
+        self, w: Tensor, index: Tensor, goal: Tensor, state: DynamicGraspState
+    ) -> tuple[Tensor, DynamicGraspState]:
+        """Actions (n, 28) of worlds w (n,): a step of goal pose alignment with its collision check (section 4.3)."""
+        ahead = state.track.expected()[w]
+        pose, joints = split_hand_state(state.command[w])
+        pose = pose_multiply(pose_multiply(ahead, pose_inverse(state.track.pose[w])), pose)  # carried along
+        target, closed = pose_multiply(ahead, goal), state.goals.joints[w, index]
+        candidates = alignment_candidates(pose, joints, target, closed, self._limits, self._dt)
+        steps = torch.stack([join_hand_state(*candidate) for candidate in candidates])  # (3, n, 28)
+        points = pose_apply(ahead[:, None], state.track.points[w])
+        away = len(candidates) - 1  # leads away from the object and needs no check
+        limit = cloud_depth(pose, joints, points).clamp_min(ALIGNMENT_DEPTH)
+        choice = torch.full_like(w, away)
+        for number in reversed(range(away)):
+            choice[cloud_depth(*candidates[number], points) <= limit] = number
+        blocked = choice == away
+        there = (target[:, :3] - pose[:, :3]).norm(dim=-1) < REACHED_DISTANCE
+        behind = arrived(pose, joints, behind_goal(target), OPEN_HAND.to(joints).expand_as(joints))
+        rows = torch.arange(len(w))
+        closing = (steps[choice, rows, 6:] - joints).abs().amax(-1) > _CLOSING
+        stalled = (state.stalled[w] + ~closing) * there
+        tries = state.tries[w] + (blocked & ~state.retreating[w])
+        give_up = (blocked & (behind | (tries > 1))) | (stalled > _STALL_FRAMES)
+        retreating = give_up | blocked | (state.retreating[w] & ~behind)
+        choice[retreating] = away
+        return steps[choice, rows].float(), replace(
+            state,
+            given_up=state.given_up.index_put((w, index), state.given_up[w, index] | give_up),
+            retreating=state.retreating.index_put((w,), retreating),
+            stalled=state.stalled.index_put((w,), stalled * ~give_up),
+            tries=state.tries.index_put((w,), tries * ~give_up),
+        )
