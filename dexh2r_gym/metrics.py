@@ -103,10 +103,14 @@ def approach_metrics(
     alignment_begin: Tensor,
     released_depth: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """`paper_metrics` and, where `released_depth` is given, `released_metrics`, their names ending in `_released`."""
+    """`paper_metrics` and, where `released_depth` is given, `released_metrics`, their names ending in `_released`.
+
+    An agent that closes in by itself has succeeded by both definitions where it reached a grasp.
+    """
     result = paper_metrics(depth, palm, length, reached)
     if released_depth is not None:
         released = released_metrics(released_depth, palm, length, alignment_begin)
+        released["succ"] = released["succ"] | reached
         result |= {f"{name}_released": value for name, value in released.items()}
     return result
 

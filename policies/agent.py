@@ -11,6 +11,9 @@ from dexh2r_gym.agents import find_agent
 from dexh2r_gym.envs import HandoverVectorEnv
 
 
+APPROACHES = ("motionnet", "dp", "dp3", "flow")  # trained approach policies that come with the package
+
+
 @runtime_checkable
 class Agent(Protocol):
     """Acts in B worlds at once. Whatever it remembers travels in `state`, carried by the caller, never in the agent."""
@@ -36,13 +39,18 @@ def agents() -> dict[str, Callable[..., Any]]:
     from policies.baselines import DemonstrationAgent, RandomAgent
     from policies.checkpoint import FOLDER
     from policies.checkpoint_agent import CheckpointAgent
+    from policies.pipeline_agent import PipelineAgent
+
+    trained = {name: CheckpointAgent(FOLDER / f"{name}.safetensors") for name in APPROACHES}
     from policies.scripted import ScriptedExpert
 
     return {
         "scripted": lambda env, seed: ScriptedExpert(env),
         "replay": lambda env, seed: DemonstrationAgent(env),
         "random": lambda env, seed: RandomAgent(env, seed),
-        **{name: CheckpointAgent(FOLDER / f"{name}.safetensors") for name in ("motionnet", "dp", "dp3")},
+        **trained,
+        **{f"dynamic-grasp-{name}": PipelineAgent(maker) for name, maker in trained.items()},
+        "best": PipelineAgent(trained["flow"], alignment="env"),
         ".safetensors": CheckpointAgent,
     }
 

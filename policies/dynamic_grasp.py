@@ -74,7 +74,7 @@ class DynamicGrasp:
         *,
         mode: str = "hard",
         num_goals: int = 100,
-        limits: SpeedLimits = SpeedLimits(),  # noqa: B008
+        limits: SpeedLimits | None = SpeedLimits(),  # noqa: B008
         fps: float = 30.0,
         seed: int = 0,
     ) -> None:

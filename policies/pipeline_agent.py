@@ -1,0 +1,41 @@
+"""The whole pipeline by name: goals proposed by a generator, a trained approach policy, goal pose alignment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from dexh2r_gym.envs import HandoverVectorEnv
+from dexh2r_gym.grasps.generators import load_generator
+from policies.checkpoint_agent import CheckpointAgent
+from policies.dynamic_grasp import DynamicGrasp
+
+
+@dataclass(frozen=True)
+class PipelineAgent:
+    """A maker of `policies.dynamic_grasp.DynamicGrasp`, see `dexh2r_gym.agents`.
+
+    alignment: who brings the hand to the goal at the end, the agent itself ("none": the environment does not), or the
+    environment ("env"), which then goes for its own goals, as for every approach policy.
+    """
+
+    approach: CheckpointAgent
+    generator: str = "diffusion"
+    alignment: str = "none"
+
+    def __call__(self, env: HandoverVectorEnv | None = None, seed: int = 0) -> DynamicGrasp:
+        """The agent; without an environment for hard mode, 30 frames a second and the default limits of speed."""
+        settings: dict[str, Any] = {}
+        if env is not None:
+            settings = {"mode": env.options.mode, "limits": env.options.speed_limits, "fps": env.task.fps}
+        return DynamicGrasp(load_generator(self.generator), self.approach(env, seed), seed=seed, **settings)
+
+    @property
+    def env_options(self) -> dict[str, Any]:
+        """Arguments of an environment that shows what the agent looks at."""
+        return self(None).env_options() | {"alignment": self.alignment}
+
+    @property
+    def identity(self) -> str:
+        """Of its weights."""
+        return f"{self.approach.identity} {self.generator}"
