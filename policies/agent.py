@@ -10,7 +10,6 @@ import numpy as np
 from dexh2r_gym.agents import find_agent
 from dexh2r_gym.envs import HandoverVectorEnv
 
-
 APPROACHES = ("motionnet", "dp", "dp3", "flow")  # trained approach policies that come with the package
 
 
