@@ -29,6 +29,7 @@ class Recordings:
     def __init__(self, store: ReplayStore):
         self._store = store
         self._index: dict[str, int] = {}
+        self._room: dict[str, Tensor] = {}  # arrays of frames with rows to spare
         self._object_names: list[str] = []
         self.replays: list[Replay] = []
         self.givers: list[GiverHand] = []
@@ -60,6 +61,7 @@ class Recordings:
         return self._hands.setdefault(key, GiverHand.from_mano(replay.giver, replay.side, replay.giver_model))
 
     def _load(self, replays: list[Replay]) -> None:
+        known = len(self._object_names)
         for r in replays:
             self._index[r.id] = len(self._index)
             if r.object not in self._object_names:
@@ -70,19 +72,34 @@ class Recordings:
         self.length = torch.cat((self.length, frames))
         numbers = torch.tensor([self._object_names.index(r.object) for r in replays])
         self.object_index = torch.cat((self.object_index, numbers))
-        self.object_pose = torch.cat([self.object_pose] + [r.object_pose for r in replays])
+        self.object_pose = self._longer("object_pose", [r.object_pose for r in replays])
         givers = [self._hand_of(r) for r in replays]
         self.givers += givers
         bones = [giver.bone_poses(r.giver) for giver, r in zip(givers, replays, strict=True)]
-        self.giver_bones = torch.cat([self.giver_bones, *bones])
+        self.giver_bones = self._longer("giver_bones", bones)
         width = max(self.goal_free.shape[1], *(r.goal_free.shape[1] for r in replays))
-        self.goal_free = torch.cat([_pad(free, width) for free in (self.goal_free, *(r.goal_free for r in replays))])
+        if width > self.goal_free.shape[1]:
+            self._room["goal_free"] = self.goal_free = _pad(self.goal_free, width)
+        self.goal_free = self._longer("goal_free", [_pad(r.goal_free, width) for r in replays])
         poses = (self.goal_pose, *(r.goal_pose[None] for r in replays))
         joints = (self.goal_joints, *(r.goal_joints[None] for r in replays))
         self.goal_pose, self.goal_joints = (
             torch.cat([_repeat_first(goals, width) for goals in kind]) for kind in (poses, joints)
         )
-        self.objects = ObjectBatch([self._store.object_model(name) for name in self._object_names])
+        if len(self._object_names) > known:
+            self.objects = ObjectBatch([self._store.object_model(name) for name in self._object_names])
+
+    def _longer(self, name: str, parts: list[Tensor]) -> Tensor:
+        """An array with rows added, in room that is doubled when it is full, so that not every trial copies all."""
+        old = getattr(self, name)
+        size = len(old) + sum(map(len, parts))
+        room = self._room.get(name, old)
+        if len(room) < size:
+            room = old.new_empty(max(size, 2 * len(room)), *old.shape[1:])
+            room[: len(old)] = old
+            self._room[name] = room
+        torch.cat(parts, out=room[len(old) : size])
+        return room[:size]
 
 
 def _pad(free: Tensor, width: int) -> Tensor:
