@@ -100,8 +100,15 @@ class Bench:
     """Measure goal grasps instead: filters and choice beside the plain way, stability tests, search; a minute."""
     sensing: bool = False
     """Measure clouds and pictures instead, beside rendered depth and MuJoCo's own renderer."""
+    agents: tuple[str, ...] = ()
+    """Measure instead how long these agents think, alone and in 64 worlds."""
 
     def run(self) -> None:
+        if self.agents:
+            from dexh2r_gym.bench_agents import bench_agents
+
+            print(bench_agents(self.out, self.agents, seconds=self.seconds))
+            return
         if self.sensing:
             from dexh2r_gym.bench_sensing import bench_sensing
 
