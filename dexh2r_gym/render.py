@@ -195,17 +195,16 @@ class SceneRenderer:
         self._close_window()
 
     def _open_window(self, model: mujoco.MjModel) -> None:
-        """A window that looks from where pictures do, until it is turned by hand; any other one is closed."""
-        if self._window is None:
-            atexit.register(_close_at_exit, weakref.ref(self))
-        view = None if self._window is None else self._window.cam
-        self._close_window()
+        """A window that looks from where pictures do, or as the one before, which is closed, was turned by hand."""
         import mujoco.viewer
 
+        view = None if self._window is None else self._window.cam
+        self._close_window()
         before = set(threading.enumerate())
         self._window_data = mujoco.MjData(model)
         self._window = mujoco.viewer.launch_passive(model, self._window_data, show_left_ui=False, show_right_ui=False)
         self._window_threads = set(threading.enumerate()) - before
+        atexit.register(_close_at_exit, weakref.ref(self))  # after the viewer's own, so that it comes first
         view = view or self._camera
         for name in ("distance", "azimuth", "elevation"):
             setattr(self._window.cam, name, getattr(view, name))

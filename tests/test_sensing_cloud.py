@@ -382,7 +382,8 @@ def compare(cloud, pictures):
 
 @pytest.mark.parametrize(
     ("name", "part", "cameras"),
-    [(*item, CORNER_CAMERAS) for item in TRIALS.items()] + [(name, 0.95, WRIST_CAMERAS) for name in SOLID],
+    [(*item, CORNER_CAMERAS) for item in TRIALS.items()]
+    + [(name, 0.95, (wrist,)) for name in SOLID for wrist in WRIST_CAMERAS],
 )
 def test_against_true_depth(name, part, cameras):
     scene = trial(name, part)
