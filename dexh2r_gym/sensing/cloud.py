@@ -35,7 +35,7 @@ Box = tuple[tuple[float, float, float], tuple[float, float, float]]  # lower and
 MAX_POINTS = 4096  # of an object's surface
 _SMALL = 2048  # surface points that are looked at for clouds of up to 1024
 _SPARE = 1.5  # points drawn for each one wanted
-_DISTANCE = {"world": 1.7, "palm": 0.2}  # m, camera to object, for which tables are made
+_DISTANCES = {"world": (1.7,), "palm": (0.2, 0.4)}  # m, camera to object, for which tables are made
 _NO_NOISE = DepthNoise(axial=0.0, slant=90.0, steepest=90.0, dropout=0.0)
 
 
@@ -98,7 +98,7 @@ class CloudSensor:
         self._noise = noise or _NO_NOISE
         self._strips = Strips(self._noise) if self._observed else None
         self._hands = Hands(num_worlds) if self._observed else None
-        self._tables: list[list[Visibility]] = [[] for _ in range(num_worlds)]  # one a camera
+        self._tables: list[list[list[Visibility]]] = [[] for _ in range(num_worlds)]  # of each camera, by distance
         self._surface = torch.zeros(6, num_worlds, self._pool)  # m and unit normals, frame of the object's box
         self._middle = torch.zeros(num_worlds, 3, dtype=torch.float64)  # of the box, object frame
         self._radius = torch.zeros(num_worlds, dtype=torch.float64)
@@ -113,7 +113,9 @@ class CloudSensor:
             self._axes[world] = torch.from_numpy(frame.axes)
             self._surface[:, world] = torch.from_numpy(surface(obj, self._pool))
             if self._hands is not None:
-                self._tables[world] = [visibility(obj, self._pool, _DISTANCE[c.mount]) for c in self._cameras]
+                self._tables[world] = [
+                    [visibility(obj, self._pool, distance) for distance in _DISTANCES[c.mount]] for c in self._cameras
+                ]
                 self._hands.place(world, giver)
 
     def of(self, worlds: Tensor) -> CloudSensor:
@@ -161,9 +163,11 @@ class CloudSensor:
         -> places (W, C, slots) long, valid (W, C, slots)
         """
         cells, part = view_of(eyes[..., :3]).tolist(), chance.tolist()
+        far = (eyes[..., :3].norm(dim=-1) > math.prod(_DISTANCES["palm"]) ** 0.5).tolist()  # nearer the second distance
         place = np.zeros((self._worlds, len(self._cameras), self._slots), dtype=np.int16)
         number = np.zeros(place.shape[:2], dtype=np.int64)
-        for w, tables in enumerate(self._tables):
+        for w, choices in enumerate(self._tables):
+            tables = [choice[-1] if away else choice[0] for choice, away in zip(choices, far[w], strict=True)]
             spans = [table.first[cell : cell + 2].tolist() for table, cell in zip(tables, cells[w], strict=True)]
             most = max((b - a for a, b in spans), default=0)
             for c, (table, (a, b)) in enumerate(zip(tables, spans, strict=True)):
