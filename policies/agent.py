@@ -49,7 +49,7 @@ def agents() -> dict[str, Callable[..., Any]]:
         "random": lambda env, seed: RandomAgent(env, seed),
         **trained,
         **{f"dynamic-grasp-{name}": PipelineAgent(maker) for name, maker in trained.items()},
-        "best": PipelineAgent(trained["flow"], alignment="env"),
+        "best": PipelineAgent(trained["flow"]),
         ".safetensors": CheckpointAgent,
     }
 

@@ -23,7 +23,6 @@ from dexh2r_gym.alignment import (
     alignment_candidates,
     arrived,
     behind_goal,
-    nearest_goal,
 )
 from dexh2r_gym.grasps.generators import GraspGenerator
 from dexh2r_gym.hand import OPEN_HAND
@@ -32,12 +31,15 @@ from dexh2r_gym.types import NUM_GIVER_JOINTS, join_hand_state, split_hand_state
 from policies.agent import Agent, fresh_worlds
 from policies.approach import ApproachAgent, ApproachModel
 from policies.goal_proposals import SeenGoals, cloud_depth, propose_goals
+from policies.reach import reach_cost
 from policies.tracking import Track, follow, restart, rigid_motion, start_track
 
 _STALL_FRAMES = (
     12  # that the hand stands at a goal before it tries another: an episode that goes on says it does not hold
 )
 _CLOSING = 0.02  # rad a frame; fingers that move by more are on their way
+_COST_POINTS = 128  # of a cloud, from which the way to a goal keeps away
+_RETREATS = 2.0  # behind a goal: where the hand is expected to come from
 NEEDS = ("point_cloud", "agent_pos", "giver_joints")
 PRIVILEGED = ("object_pose", "object_vel", "goal_state", "goal_distance", "goal_pos")  # not passed on as they are
 
@@ -49,6 +51,8 @@ class DynamicGraspState:
     begun: Tensor  # (B,) bool, the object was seen, so there are goals
     track: Track
     goals: SeenGoals  # in the frame of the track's model
+    goal: Tensor  # (B,) long, the goal that the hand goes for
+    undecided: Tensor  # (B,) bool, it has not been chosen yet
     given_up: Tensor  # (B, G) bool, goals that did not prove good
     aligning: Tensor  # (B,) bool
     retreating: Tensor  # (B,) bool
@@ -118,7 +122,7 @@ class DynamicGrasp:
         giver = giver.unflatten(1, (NUM_GIVER_JOINTS, 3))
         fresh = torch.from_numpy(fresh_worlds(len(hand), state, episode_start))
         state = self._look(state, fresh, cloud, hand, giver)
-        index, goal, d, state = self._choose(state, hand)
+        index, goal, d, state = self._choose(state, cloud, hand)
         begins = ~state.aligning & (d < self._start_distance) & state.begun
         aligning = begins | (state.aligning & (d < 2 * self._start_distance))
         state = replace(state, aligning=aligning, command=torch.where(begins[:, None], hand, state.command))
@@ -152,6 +156,7 @@ class DynamicGrasp:
             begun=begun | starts,
             track=track,
             goals=goals,
+            undecided=state.undecided | anew,
             given_up=state.given_up & ~anew[:, None],
             aligning=state.aligning & ~anew,
             retreating=state.retreating & ~anew,
@@ -169,18 +174,43 @@ class DynamicGrasp:
         pose, joints = (x[:, None].expand(-1, self._num_goals, -1) for x in (pose, joints))
         goals = SeenGoals(pose, joints, every, torch.zeros(worlds, dtype=torch.long))
         none = torch.zeros(worlds, dtype=torch.long)
-        return DynamicGraspState(no, start_track(cloud), goals, ~every, no, no, none, none, hand, giver, None)
+        return DynamicGraspState(
+            no, start_track(cloud), goals, none, ~no, ~every, no, no, none, none, hand, giver, None
+        )
 
-    def _choose(self, state: DynamicGraspState, hand: Tensor) -> tuple[Tensor, Tensor, Tensor, DynamicGraspState]:
-        """The nearest goal of each world: its index (B,), its pose (B, 7) in the model's frame, and d (B,) metres.
+    def _choose(
+        self, state: DynamicGraspState, cloud: Tensor, hand: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, DynamicGraspState]:
+        """The goal of each world: its index (B,), its pose (B, 7) in the model's frame, and d (B,) metres.
 
-        Where all were given up, all are tried again.
+        It stays until it is given up; another is then the one that costs the least to reach. Where all were given up,
+        all are tried again.
         """
         left = state.goals.usable & ~state.given_up
         given_up = state.given_up & left.any(-1, keepdim=True)
-        local = pose_multiply(pose_inverse(state.track.pose), split_hand_state(hand)[0])
-        index, d = nearest_goal(local, state.goals.palm_pose, state.goals.usable & ~given_up)
-        return index, state.goals.palm_pose[torch.arange(len(index)), index], d, replace(state, given_up=given_up)
+        left = state.goals.usable & ~given_up
+        rows = torch.arange(len(hand))
+        w = (~left[rows, state.goal] | state.undecided).nonzero()[:, 0]
+        index = state.goal
+        if len(w) > 0:
+            cost = self._cost(w, state, cloud, hand).masked_fill(~left[w], torch.inf)
+            index = index.index_put((w,), cost.argmin(-1))
+        goal = state.goals.palm_pose[rows, index]
+        d = (pose_multiply(state.track.pose, goal)[:, :3] - hand[:, :3]).norm(dim=-1)
+        undecided = state.undecided & ~state.begun
+        return index, goal, d, replace(state, given_up=given_up, goal=index, undecided=undecided)
+
+    def _cost(self, w: Tensor, state: DynamicGraspState, cloud: Tensor, hand: Tensor) -> Tensor:
+        """What the goals of worlds w (n,) cost to reach, (n, G)."""
+        points = cloud[w][:, torch.linspace(0, cloud.shape[1] - 1, _COST_POINTS).long()]
+
+        def to_object(path: Tensor) -> Tensor:
+            return torch.cdist(path.flatten(1, 2).float(), points).amin(-1).view(path.shape[:3])
+
+        goals = pose_multiply(state.track.pose[w, None], state.goals.palm_pose[w])
+        retreats = torch.full((len(w),), _RETREATS)
+        pose, _ = split_hand_state(hand[w])
+        return reach_cost(pose, goals, state.goals.joints[w], retreats, state.giver[w], to_object)
 
     def _come_nearer(
         self, observation: Mapping[str, Any], index: Tensor, goal: Tensor, fresh: Tensor, state: DynamicGraspState

@@ -24,7 +24,7 @@ class MotionNetConfig:
     """Sizes; the defaults run in real time on a CPU, `PAPER` has those of the paper."""
 
     observed: int = 5
-    executed: int = 5
+    executed: int = 2  # of 5 in the paper: the sooner it looks again, the less the object has moved
     horizon: int = 10
     num_points: int = 128
     rotation: str = "6d"
@@ -35,7 +35,7 @@ class MotionNetConfig:
     blocks: int = 3
 
 
-PAPER = MotionNetConfig(num_points=1024, point_widths=(64, 128, 1024), hand_points=22, width=2048)
+PAPER = MotionNetConfig(executed=5, num_points=1024, point_widths=(64, 128, 1024), hand_points=22, width=2048)
 
 
 class MotionNet(ApproachModel):

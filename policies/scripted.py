@@ -16,23 +16,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dexh2r_gym.alignment import RETREAT, advance, behind_goal
+from dexh2r_gym.alignment import advance
 from dexh2r_gym.envs import HandoverVectorEnv
 from dexh2r_gym.envs.task import Goals
-from dexh2r_gym.hand import OPEN_HAND, forward_kinematics
+from dexh2r_gym.hand import OPEN_HAND
 from dexh2r_gym.replay.motion import minimum_jerk
-from dexh2r_gym.rotations import pose_apply, pose_integrate, pose_inverse, pose_multiply, quat_angle, quat_rotate
+from dexh2r_gym.rotations import pose_apply, pose_integrate, pose_inverse, pose_multiply, quat_angle
 from dexh2r_gym.types import join_hand_state
 from policies.agent import fresh_worlds
 from policies.manner import Manner, direct_manner, varied_manner
+from policies.reach import behind, reach_cost
 
 MIN_FRAMES = 10  # of a reach
 SPARE_FRAMES = 14  # at the end of the recording, left to the alignment by an expert that takes its time
 MAX_PAUSE = 60  # frames
-GIVER_CLEARANCE = 0.13  # m, palm to the giver's joints
-LINK_CLEARANCE = 0.06  # m, origins of the hand's links to the giver's joints, on the way in and at the goal
-OBJECT_CLEARANCE = 0.10  # m, palm to the object's surface on the way
-_PATH = torch.linspace(0.1, 1.0, 10, dtype=torch.float64)
 
 
 @dataclass
@@ -82,7 +79,7 @@ class ScriptedExpert:
         scene = task.scene
         object_next = pose_integrate(scene.object_pose, scene.object_velocity, self._dt)
         goal = pose_multiply(object_next, plan.goal)
-        wait = _behind(goal, plan.retreats)
+        wait = behind(goal, plan.retreats)
         elapsed = (task.time - plan.begin + 1).double()
         reach = minimum_jerk(elapsed / plan.frames)[:, None]
         close_in = minimum_jerk((elapsed - plan.frames) / plan.approach)[:, None]
@@ -103,7 +100,7 @@ class ScriptedExpert:
         hand_pose, object_pose = task.scene.hand_pose[worlds], task.scene.object_pose[worlds]
         manner = self._manner(worlds, goals.pose.shape[1])
         goal, joints = self._choose_goal(hand_pose, object_pose, goals, manner)
-        wait = _behind(pose_multiply(object_pose, goal), manner.retreats)
+        wait = behind(pose_multiply(object_pose, goal), manner.retreats)
         seconds = torch.maximum(
             (wait[:, :3] - hand_pose[:, :3]).norm(dim=-1) / manner.reach_speed,
             quat_angle(wait[:, 3:], hand_pose[:, 3:]) / manner.turn_speed,
@@ -141,29 +138,14 @@ class ScriptedExpert:
     ) -> tuple[Tensor, Tensor]:
         """The goal (B, 7) in the object frame, and joints (B, 22), that is free for good and easiest to get to."""
         world = pose_multiply(object_pose[:, None], goals.pose)  # (B, G, 7)
-        wait = _behind(world, manner.retreats[:, None])
-        offset = (wait[..., :3] - hand_pose[:, None, :3]).norm(dim=-1)
-        angle = quat_angle(wait[..., 3:], hand_pose[:, None, 3:])
-        path = hand_pose[:, None, None, :3] + _PATH[:, None] * (wait[..., None, :3] - hand_pose[:, None, None, :3])
-        to_giver = _least_distance(path, goals.giver_joints)  # (B, G)
-        local = pose_apply(pose_inverse(object_pose)[:, None, None], path)
-        index = goals.object_index[:, None, None].expand(local.shape[:3])
-        distance = goals.objects.signed_distance_fast(index.flatten(), local.flatten(0, 2)).view(local.shape[:3])
-        to_object = distance.amin(dim=-1)
-        links = torch.cat(
-            (
-                forward_kinematics(world, goals.joints),
-                forward_kinematics(behind_goal(world), OPEN_HAND.to(world)),
-                forward_kinematics(wait, OPEN_HAND.to(world)),
-            ),
-            dim=-2,
-        )[..., :3]
-        crowding = (LINK_CLEARANCE - _least_distance(links, goals.giver_joints)).clamp_min(0)
-        inward = -quat_rotate(world[..., 3:], world.new_tensor([0.0, 1.0, 0.0]))  # palm's inner side, world
-        cost = offset + 0.3 * angle - 0.3 * inward[..., 0] + 20.0 * crowding + manner.goal_cost
-        cost = (
-            cost + 10.0 * (GIVER_CLEARANCE - to_giver).clamp_min(0) + 10.0 * (OBJECT_CLEARANCE - to_object).clamp_min(0)
-        )
+
+        def to_object(points: Tensor) -> Tensor:
+            local = pose_apply(pose_inverse(object_pose)[:, None, None], points)
+            index = goals.object_index[:, None, None].expand(local.shape[:3])
+            return goals.objects.signed_distance_fast(index.flatten(), local.flatten(0, 2)).view(local.shape[:3])
+
+        cost = reach_cost(hand_pose, world, goals.joints, manner.retreats, goals.giver_joints, to_object)
+        cost = cost + manner.goal_cost
         cost = cost + torch.where(goals.free_at_end, 0.0, 1e3) + torch.where(goals.free, 0.0, 1e1)
         best = cost.argmin(dim=-1)
         rows = torch.arange(len(best))
@@ -174,16 +156,3 @@ def _of_worlds(goals: Goals, worlds: Tensor) -> Goals:
     """Those of some worlds (n,)."""
     parts: dict[str, Any] = {key: value[worlds] for key, value in vars(goals).items() if isinstance(value, Tensor)}
     return replace(goals, **parts)
-
-
-def _behind(goal: Tensor, retreats: Tensor) -> Tensor:
-    """As `behind_goal`, each goal (..., 7) with its own number of retreats (...)."""
-    shift = retreats[..., None] * goal.new_tensor(RETREAT)
-    return torch.cat(
-        (goal[..., :3] + quat_rotate(goal[..., 3:], shift.expand_as(goal[..., :3])), goal[..., 3:]), dim=-1
-    )
-
-
-def _least_distance(points: Tensor, joints: Tensor) -> Tensor:
-    """Least distance of points (B, G, P, 3) from joints (B, J, 3), (B, G) metres."""
-    return (points[..., None, :] - joints[:, None, None]).norm(dim=-1).amin(dim=(-1, -2))
