@@ -18,7 +18,10 @@ def wilson_interval(successes: int, total: int) -> tuple[float, float]:
     rate = successes / total
     center = (rate + z2 / (2 * total)) / (1 + z2 / total)
     half = np.sqrt(z2 * (rate * (1 - rate) + z2 / (4 * total)) / total) / (1 + z2 / total)
-    return max(0.0, float(center - half)), min(1.0, float(center + half))
+    # the ends that are exact are not left to rounding
+    low = float(center - half) if successes > 0 else 0.0
+    high = float(center + half) if successes < total else 1.0
+    return low, high
 
 
 def mean_interval(values: np.ndarray) -> tuple[float, float]:

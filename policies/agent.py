@@ -10,7 +10,8 @@ import numpy as np
 from dexh2r_gym.agents import find_agent
 from dexh2r_gym.envs import HandoverVectorEnv
 
-APPROACHES = ("motionnet", "dp", "dp3", "flow")  # trained approach policies that come with the package
+APPROACHES = ("motionnet", "dp", "dp3", "flow")  # approach policies whose weights can come with the package
+BEST = "flow"  # the one that the best agent approaches with
 
 
 @runtime_checkable
@@ -40,7 +41,8 @@ def agents() -> dict[str, Callable[..., Any]]:
     from policies.checkpoint_agent import CheckpointAgent
     from policies.pipeline_agent import PipelineAgent
 
-    trained = {name: CheckpointAgent(FOLDER / f"{name}.safetensors") for name in APPROACHES}
+    files = {name: FOLDER / f"{name}.safetensors" for name in APPROACHES}
+    trained = {name: CheckpointAgent(file) for name, file in files.items() if file.exists()}
     from policies.scripted import ScriptedExpert
 
     return {
@@ -49,7 +51,7 @@ def agents() -> dict[str, Callable[..., Any]]:
         "random": lambda env, seed: RandomAgent(env, seed),
         **trained,
         **{f"dynamic-grasp-{name}": PipelineAgent(maker) for name, maker in trained.items()},
-        "best": PipelineAgent(trained["flow"]),
+        **({"best": PipelineAgent(trained[BEST])} if BEST in trained else {}),
         ".safetensors": CheckpointAgent,
     }
 

@@ -13,15 +13,10 @@ from policies.dynamic_grasp import DynamicGrasp
 
 @dataclass(frozen=True)
 class PipelineAgent:
-    """A maker of `policies.dynamic_grasp.DynamicGrasp`, see `dexh2r_gym.agents`.
-
-    alignment: who brings the hand to the goal at the end, the agent itself ("none": the environment does not), or the
-    environment ("env"), which then goes for its own goals, as for every approach policy.
-    """
+    """A maker of `policies.dynamic_grasp.DynamicGrasp`, see `dexh2r_gym.agents`."""
 
     approach: CheckpointAgent
     generator: str = "diffusion"
-    alignment: str = "none"
 
     def __call__(self, env: HandoverVectorEnv | None = None, seed: int = 0) -> DynamicGrasp:
         """The agent; without an environment for hard mode, 30 frames a second and the default limits of speed."""
@@ -33,7 +28,7 @@ class PipelineAgent:
     @property
     def env_options(self) -> dict[str, Any]:
         """Arguments of an environment that shows what the agent looks at."""
-        return self(None).env_options() | {"alignment": self.alignment}
+        return self(None).env_options()
 
     @property
     def identity(self) -> str:

@@ -18,7 +18,7 @@ from dexh2r_gym.types import split_hand_state
 from policies import train as training
 from policies.approach import ApproachAgent, ApproachModel
 from policies.approach_data import ApproachWindows, shifted
-from policies.checkpoint import load_checkpoint, make_model, paper_config, save_checkpoint
+from policies.checkpoint import load_checkpoint, make_model, paper_config, read_card, save_checkpoint, shipped
 from policies.checkpoint_agent import CheckpointAgent
 from policies.dp import DP, DPConfig
 from policies.hand_vectors import FRAMES, ROTATIONS, base_of, decode, encode, vector_size
@@ -374,3 +374,42 @@ def test_what_cannot_be_learned_is_said_before_training(store, tmp_path):
             max_trials=1,
         )
     assert not (tmp_path / "out.safetensors").exists()
+
+
+# ---------------------------------------------------------------- what is shipped
+
+
+def approaches() -> list[Path]:
+    return [path for path in shipped() if not path.stem.startswith("grasp_")]
+
+
+def test_shipped_policies_have_cards_of_trials_that_they_never_saw():
+    mini = ReplayStore.open("mini")
+    train_objects = {info.object for info in mini.infos if info.split == "train"}
+    unseen = {info.object for info in mini.infos} - train_objects
+    assert "motionnet" in {path.stem for path in approaches()}
+    for path in approaches():
+        about = read_card(path)
+        card = about["card"]
+        assert path.stat().st_size < 25e6 and about["policy"] == path.stem
+        assert {"command", "replays", "trials", "options", "expected", "measured_on"} <= set(card)
+        assert not unseen & set(card["objects"]), "scores must be on unseen objects too"
+        assert card["measured_on"]["split"] == "test"
+        assert all(low <= value <= high for value, low, high in card["expected"].values())
+
+
+@pytest.mark.parametrize("name", [path.stem for path in approaches()])
+def test_shipped_policies_approach_the_object(name):
+    """A second of each of six unseen trials: the palm comes nearer to the nearest goal."""
+    ids = [info.id for info in ReplayStore.open("mini").infos if info.kind.startswith("unseen_object")][:24:4]
+    options = policies.env_options(name) | {"backend": "kinematic", "split": "test", "released_metrics": False}
+    env = gym.make_vec(ID, num_envs=6, vectorization_mode="vector_entry_point", **options).unwrapped
+    agent, state = policies.load(name, env), None
+    observation, info = env.reset(seed=0, options={"replay": ids})
+    begin = info["goal_distance"]
+    for _ in range(30):
+        action, state = agent.predict(observation, state)
+        observation, _, _, _, info = env.step(action)
+    nearer = begin - info["goal_distance"]
+    assert nearer.mean() > 0.1 and (nearer > 0).sum() >= 5
+    env.close()

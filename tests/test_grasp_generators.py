@@ -300,7 +300,7 @@ def test_verify_compares_with_the_card(
 ) -> None:
     found = {"succ6": (60.0, 50.0, 70.0)}
     monkeypatch.setattr(verify, "FOLDER", checkpoint.parent)
-    monkeypatch.setattr(verify, "expected_scores", lambda *_: found)
+    monkeypatch.setattr(verify, "grasp_scores", lambda *_: (found, {"objects": []}))
     assert not verify.verify(["weights"]) and "NOT IN THE CARD" in capsys.readouterr().out
     assert verify.verify(["weights"], write=True) and verify.verify(["weights"])
     assert read_card(checkpoint)["card"]["seed"] == 3  # what the card said before is kept
@@ -331,8 +331,9 @@ def test_shipped_generators_close_on_an_unseen_object(name: str) -> None:
 
 
 def test_shipped_cards_say_what_they_must() -> None:
-    assert len(shipped()) == 4
-    for path in shipped():
+    generators = [path for path in shipped() if path.stem.startswith("grasp_")]
+    assert len(generators) == 4 and sum(path.stat().st_size for path in shipped()) < 90e6
+    for path in generators:
         card = read_card(path)["card"]
         assert path.stat().st_size < 25e6
         assert {"objects", "grasps", "options", "command", "expected", "measured_on"} <= set(card)
