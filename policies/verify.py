@@ -30,11 +30,6 @@ _TITLES = {name: column.title for name, column in COLUMNS.items()} | {
 }
 # of approach policies
 _TRIALS: dict[str, Any] = {"replays": "mini", "split": "test", "mode": "hard", "backend": "mujoco"}
-    "replays": "mini",
-    "split": "test",
-    "mode": "hard",
-    "backend": "mujoco",
-}  # of approach policies
 
 Scores = dict[str, tuple[float, float, float]]  # value and its 95% interval
 
