@@ -76,7 +76,7 @@ def train(
         frames={name: getattr(settings, name) for name in _FRAMES if hasattr(settings, name)},
         cache=cache or out.parent / "frames",
         max_trials=max_trials,
-        shift="image" not in model.needs,
+        shift=model.mends,
     )
     model.fit(windows.batch(_FITTED, torch.Generator().manual_seed(options.seed), pictures=False))
     data = _Demonstrations(windows, store)
