@@ -9,7 +9,7 @@ from ctypes.util import find_library
 
 from gymnasium.envs.registration import register
 
-__version__ = "0.4.0"
+__version__ = "0.5.0"
 
 if sys.platform == "linux" and not any(map(os.environ.get, ("MUJOCO_GL", "DISPLAY", "WAYLAND_DISPLAY"))):
     if find_library("EGL"):  # else MuJoCo could not even be imported; states and clouds need no OpenGL

@@ -10,12 +10,13 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import interpolate
 from tqdm import tqdm
 
 from dexh2r_gym.giver import GiverHand
@@ -26,6 +27,8 @@ from dexh2r_gym.sensing.cloud import CloudSensor
 from dexh2r_gym.sensing.rgbd import RGBDSensor
 from dexh2r_gym.show.timeline import Timeline
 from dexh2r_gym.types import split_hand_state
+
+Rows = tuple[NDArray, dict[str, NDArray]]  # rows, and what belongs into them by key
 
 CLOUD_UNIT = 1e-4  # m, of stored clouds
 DEPTH_UNIT = 1e-3  # m, of stored depth
@@ -64,45 +67,54 @@ def open_frames(
     Raises:
         ValueError: the store has none, and no givers to make them with; or no folder is named.
     """
-    arrays: dict[str, NDArray] = {}
-    makers: dict[str, tuple[Callable, dict[str, Any]]] = {
-        "point_cloud": (_clouds, {"num_points": num_points}),
-        "image": (_pictures, {"cameras": cameras, "image_size": image_size}),
+    points = ("point_cloud", {"num_points": num_points}, ("cloud",), _recorded_clouds, _seen_clouds)
+    pictures = ("image", {"cameras": cameras, "image_size": image_size}, ("image", "depth"), _recorded, _drawn)
+    shapes: dict[str, Mapping[str, tuple[type, tuple[int, ...]]]] = {
+        "point_cloud": {"point_cloud": (np.int16, (num_points, 3))},
+        "image": {"image": (np.uint8, (*image_size[::-1], 3)), "depth": (np.uint16, image_size[::-1])},
     }
-    for key, (make, options) in makers.items():
+    arrays: dict[str, NDArray] = {}
+    for key, options, sensors, recorded, made in (points, pictures):
         if key not in needs:
             continue
         if cache is None:
             raise ValueError(f"{key} of {store.path} needs a folder to be kept in")
-        recorded = {"point_cloud": "cloud", "image": "image"}[key] in store.sensors
-        if not recorded and not all(store.info(id).has_giver for id in ids):
+        there = set(sensors) <= set(store.sensors)
+        if not there and not all(store.info(id).has_giver for id in ids):
             raise ValueError(
-                f"{store.path} has no recorded {key} and no giver's hand to make it with; "
+                f"{store.path} has no recorded {' and '.join(sensors)} and no giver's hand to make them with; "
                 f"choose a policy that does without {key}, or import the dataset with its sensors"
             )
-        arrays |= _kept(store, ids, cache, make, options)
+        kind = _Kind(f"{sensors[0]}s", recorded if there else made, options, shapes[key])
+        arrays |= _kept(store, ids, cache, kind)
     return Frames(arrays)
 
 
-def _kept(
-    store: ReplayStore, ids: Sequence[str], cache: Path, make: Callable, options: Mapping[str, Any]
-) -> dict[str, NDArray]:
-    """Arrays of a maker, made into the cache unless they are there."""
-    words = {"maker": make.__name__, **options, "trials": [(id, store.info(id).num_frames) for id in ids]}
-    words["store"] = store.attrs["sha256"]
+class _Kind(NamedTuple):
+    """What can be kept of frames."""
+
+    name: str
+    make: Callable[..., Iterator[Rows]]  # from store, ids, options: rows and their values
+    options: Mapping[str, Any]
+    arrays: Mapping[str, tuple[type, tuple[int, ...]]]  # dtype and shape of a row
+
+
+def _kept(store: ReplayStore, ids: Sequence[str], cache: Path, kind: _Kind) -> dict[str, NDArray]:
+    """Arrays of a kind, made into the cache unless they are there."""
+    trials = [(id, store.info(id).num_frames) for id in ids]
+    words = {"make": kind.make.__name__, **kind.options, "trials": trials, "store": store.attrs["sha256"]}
     name = hashlib.sha256(json.dumps(words, sort_keys=True).encode()).hexdigest()[:16]
-    total = sum(store.info(id).num_frames for id in ids)
+    total = sum(count for _, count in trials)
     cache.mkdir(parents=True, exist_ok=True)
-    shapes = make.shapes(**options)  # type: ignore[attr-defined]
-    paths = {key: cache / f"{name}-{key}.npy" for key in shapes}
+    paths = {key: cache / f"{name}-{key}.npy" for key in kind.arrays}
     if not all(path.is_file() for path in paths.values()):
         partial = {key: path.with_suffix(".partial") for key, path in paths.items()}
         out = {
             key: np.lib.format.open_memmap(partial[key], "w+", dtype, (total, *shape))
-            for key, (dtype, shape) in shapes.items()
+            for key, (dtype, shape) in kind.arrays.items()
         }
-        with tqdm(total=total, desc=make.__name__.strip("_"), unit="frame") as bar:
-            for rows, values in make(store, ids, **options):
+        with tqdm(total=total, desc=kind.name, unit="frame") as bar:
+            for rows, values in kind.make(store, ids, **kind.options):
                 for key, value in values.items():
                     out[key][rows] = value
                 bar.update(len(rows))
@@ -112,21 +124,20 @@ def _kept(
     return {key: np.load(path, mmap_mode="r") for key, path in paths.items()}
 
 
-def _clouds(store: ReplayStore, ids: Sequence[str], num_points: int) -> Iterator[tuple[NDArray, dict[str, NDArray]]]:
-    """Clouds int16 (N, P, 3) of frames by row."""
-    begin = np.cumsum([0] + [store.info(id).num_frames for id in ids])
+def _recorded_clouds(store: ReplayStore, ids: Sequence[str], num_points: int) -> Iterator[Rows]:
+    """Some of the recorded points of each frame, int16 (N, P, 3)."""
     rng = np.random.default_rng(_SEED)
-    if "cloud" in store.sensors:
-        for first, id in zip(begin, ids, strict=False):
-            replay = store.replay(id)
-            cloud = replay.sensor("cloud").numpy()
-            picked = rng.permuted(np.tile(np.arange(cloud.shape[1]), (len(cloud), 1)), axis=1)[:, :num_points]
-            picked = picked[:, np.arange(num_points) % picked.shape[1]]
-            yield (
-                first + np.arange(len(cloud)),
-                {"point_cloud": _packed(np.take_along_axis(cloud, picked[..., None], 1))},
-            )
-        return
+    for first, id in zip(_begin(store, ids), ids, strict=False):
+        cloud = store.replay(id).sensor("cloud").numpy()
+        picked = rng.permuted(np.tile(np.arange(cloud.shape[1]), (len(cloud), 1)), axis=1)[:, :num_points]
+        picked = picked[:, np.arange(num_points) % picked.shape[1]]
+        packed = _packed(np.take_along_axis(cloud, picked[..., None], 1))
+        yield first + np.arange(len(cloud)), {"point_cloud": packed}
+
+
+def _seen_clouds(store: ReplayStore, ids: Sequence[str], num_points: int) -> Iterator[Rows]:
+    """Clouds as the environment's cameras would see the demonstrations, int16 (N, P, 3)."""
+    begin = _begin(store, ids)
     order = sorted(range(len(ids)), key=lambda i: store.info(ids[i]).num_frames)  # those that end together
     for start in range(0, len(order), _WORLDS):
         numbers = order[start : start + _WORLDS]
@@ -147,11 +158,27 @@ def _clouds(store: ReplayStore, ids: Sequence[str], num_points: int) -> Iterator
             yield np.array([begin[numbers[w]] + t for w in on]), {"point_cloud": _packed(points.numpy())}
 
 
-def _pictures(
+def _recorded(
     store: ReplayStore, ids: Sequence[str], cameras: tuple[str, ...], image_size: tuple[int, int]
-) -> Iterator[tuple[NDArray, dict[str, NDArray]]]:
-    """Pictures of the first camera, uint8 (N, H, W, 3) and depth uint16 (N, H, W), of frames by row."""
-    begin = np.cumsum([0] + [store.info(id).num_frames for id in ids])
+) -> Iterator[Rows]:
+    """Recorded pictures of the first camera, brought to a size: uint8 (N, H, W, 3) and depth uint16 (N, H, W), mm."""
+    size = image_size[::-1]
+    for first, id in zip(_begin(store, ids), ids, strict=False):
+        replay = store.replay(id)
+        image = interpolate(replay.sensor("image")[:, 0].movedim(-1, 1).float(), size, mode="area").movedim(1, -1)
+        depth = interpolate(replay.sensor("depth")[:, 0].float()[:, None], size)[:, 0]  # nearest: edges stay edges
+        values: dict[str, NDArray] = {
+            "image": image.round().numpy().astype(np.uint8),
+            "depth": depth.numpy().astype(np.uint16),
+        }
+        yield first + np.arange(len(image)), values
+
+
+def _drawn(
+    store: ReplayStore, ids: Sequence[str], cameras: tuple[str, ...], image_size: tuple[int, int]
+) -> Iterator[Rows]:
+    """The same as the environment's camera would see the demonstrations."""
+    begin = _begin(store, ids)
     sensor = RGBDSensor(find_cameras(cameras, image_size))
     by_object = sorted(range(len(ids)), key=lambda i: store.info(ids[i]).object)  # one scene an object
     for i in by_object:
@@ -163,11 +190,9 @@ def _pictures(
     sensor.close()
 
 
-_clouds.shapes = lambda num_points: {"point_cloud": (np.int16, (num_points, 3))}  # type: ignore[attr-defined]
-_pictures.shapes = lambda cameras, image_size: {  # type: ignore[attr-defined]
-    "image": (np.uint8, (image_size[1], image_size[0], 3)),
-    "depth": (np.uint16, (image_size[1], image_size[0])),
-}
+def _begin(store: ReplayStore, ids: Sequence[str]) -> NDArray[np.int64]:
+    """The row of each trial's first frame."""
+    return np.cumsum([0] + [store.info(id).num_frames for id in ids])
 
 
 def _packed(points: NDArray) -> NDArray:

@@ -21,6 +21,7 @@ from policies.approach_data import ApproachWindows, shifted
 from policies.checkpoint import load_checkpoint, make_model, paper_config, read_card, save_checkpoint, shipped
 from policies.checkpoint_agent import CheckpointAgent
 from policies.dp import DP, DPConfig
+from policies.frames import open_frames
 from policies.hand_vectors import FRAMES, ROTATIONS, base_of, decode, encode, vector_size
 from policies.normalizer import Normalizer
 from policies.train import TrainOptions
@@ -149,6 +150,31 @@ def test_windows_are_the_frames_of_the_demonstrations(store, tmp_path):
     assert [file.stat().st_mtime_ns for file in sorted(tmp_path.iterdir())] == times
 
 
+def test_recorded_clouds_and_pictures_are_preferred_to_made_ones(tmp_path):
+    replay = ReplayStore.open("mini")[0]
+    frames = replay.num_frames
+    number = np.arange(frames, dtype=np.int64)
+    sensors = {
+        "cloud": np.broadcast_to(number[:, None, None] / 100, (frames, 9, 3)).astype(np.float32),
+        "image": np.broadcast_to(number[:, None, None, None, None], (frames, 1, 20, 32, 3)).astype(np.uint8),
+        "depth": np.broadcast_to(1000 + number[:, None, None, None], (frames, 1, 20, 32)).astype(np.uint16),
+    }
+    path = write_store(
+        tmp_path / "sensed.zarr.zip",
+        [trial_of(replay, demo=replay.demo.numpy(), split="train", has_giver=False, sensors=sensors)],
+        {replay.object: object_of(replay)},
+        licence="CC0-1.0",
+        provenance={},
+    )
+    needs = ("point_cloud", "image", "depth")
+    shown = open_frames(
+        ReplayStore.open(path), [replay.id], needs, tmp_path / "cache", num_points=12, image_size=(16, 10)
+    ).read(torch.tensor([[3, 40]]))
+    assert shown["image"].shape == (1, 2, 10, 16, 3) and shown["image"].unique().tolist() == [3, 40]
+    torch.testing.assert_close(shown["depth"][0, 1], torch.full((10, 16), 1.04))
+    torch.testing.assert_close(shown["point_cloud"][0, 0], torch.full((12, 3), 0.03), atol=1e-4, rtol=0)
+
+
 def test_the_goal_is_carried_along_with_the_object_and_met_at_the_end(store):
     opened = ReplayStore.open(store)
     windows = ApproachWindows(opened, "train", observed=1, ahead=1, needs=("agent_pos", "goal_pos"), shift=False)
@@ -189,8 +215,8 @@ def test_a_store_that_cannot_show_what_a_policy_sees_is_refused_at_once(store, t
         licence="CC0-1.0",
         provenance={},
     )
-    for policy, key in (("dp3", "point_cloud"), ("dp", "image")):
-        with pytest.raises(ValueError, match=f"no recorded {key} and no giver"):
+    for policy, what in (("dp3", "cloud"), ("dp", "image and depth")):
+        with pytest.raises(ValueError, match=f"no recorded {what} and no giver"):
             train(policy, str(bare), tmp_path / "out", config=SMALL[policy])
     with pytest.raises(ValueError, match="no demonstrations"):
         ApproachWindows(ReplayStore.open(store), "test", observed=1, ahead=1, needs=("agent_pos",))
