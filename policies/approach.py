@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 from dexh2r_gym.types import HAND_STATE_SIZE
 from policies.agent import fresh_worlds
+from policies.hand_vectors import base_of, decode, encode
+from policies.normalizer import Normalizer
 
 
 class ApproachModel(nn.Module):
@@ -24,7 +26,7 @@ class ApproachModel(nn.Module):
 
     Attributes:
         config: a frozen dataclass of plain values from which the same network can be made; `observed` frames are looked
-            at, `executed` frames of a plan are carried out.
+            at, `executed` frames of a plan are carried out, `rotation` and `frame` are of `policies.hand_vectors`.
         needs: keys of an observation that it looks at.
         mends: whether it is trained on hands shifted off the demonstrations, which come back to them. Not for who draws
             plans at random: how a hand came to be where it is would be drawn as well.
@@ -34,14 +36,33 @@ class ApproachModel(nn.Module):
     needs: ClassVar[tuple[str, ...]]
     mends: ClassVar[bool] = True
 
+    future_numbers: Normalizer  # of `future`
+
     @property
-    @abstractmethod
     def ahead(self) -> int:
         """Frames of a plan."""
+        return self.config.horizon
 
-    @abstractmethod
     def fit(self, batch: Mapping[str, Tensor]) -> None:
         """Take the statistics of a large batch, before training."""
+        self.future_numbers.fit(self._numbers(batch))
+
+    def future(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """What is to be learned (B, horizon, numbers): normalised differences to the present hand."""
+        return self.future_numbers(self._numbers(batch))
+
+    def said(self, numbers: Tensor, seen: Mapping[str, Tensor]) -> Tensor:
+        """The hand states (B, horizon, 28) that such numbers mean to who has `seen` them."""
+        base = base_of(seen["agent_pos"][:, -1], self.config.frame)
+        return decode(self.future_numbers.inverse(numbers), base, self.config.rotation)
+
+    def states(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """The hand states (B, horizon, 28) that are learned."""
+        return batch["future"]
+
+    def _numbers(self, batch: Mapping[str, Tensor]) -> Tensor:
+        base = base_of(batch["agent_pos"][:, -1], self.config.frame)
+        return encode(self.states(batch), base, self.config.rotation)
 
     @abstractmethod
     def loss(self, batch: Mapping[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:

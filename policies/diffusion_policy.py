@@ -16,7 +16,7 @@ from torch.nn.functional import mse_loss
 
 from dexh2r_gym.sensing.hashing import normal
 from policies.approach import ApproachModel
-from policies.hand_vectors import base_of, decode, encode, vector_size
+from policies.hand_vectors import vector_size
 from policies.normalizer import Normalizer
 from policies.unet1d import ConditionalUNet1D
 
@@ -44,13 +44,9 @@ class DiffusionPolicy(ApproachModel):
         """See `ApproachModel`."""
         return self.config.horizon - self.config.observed + 1
 
-    def fit(self, batch: Mapping[str, Tensor]) -> None:
-        """Take the statistics of a large batch."""
-        self.future_numbers.fit(self._sequence(batch))
-
     def loss(self, batch: Mapping[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
         """See `ApproachModel`: mean squared error of the clean sequence."""
-        clean = self.future_numbers(self._sequence(batch))
+        clean = self.future(batch)
         step = torch.randint(self.config.train_steps, (len(clean),), generator=generator)
         noise = torch.randn(clean.shape, generator=generator)
         noisy = self.scheduler.add_noise(clean, noise, step)
@@ -65,12 +61,8 @@ class DiffusionPolicy(ApproachModel):
         for step in self.scheduler.timesteps:
             clean = self.net(sequence, step.expand(len(sequence)), condition)
             sequence = self.scheduler.step(clean, step, sequence, return_dict=False)[0]
-        base = base_of(seen["agent_pos"][:, -1], c.frame)
-        return decode(self.future_numbers.inverse(sequence)[:, c.observed - 1 :], base, c.rotation)
+        return self.said(sequence, seen)[:, c.observed - 1 :]
 
-    def _sequence(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """(B, horizon, size): the state that follows each observed frame, and those after it."""
-        c = self.config
-        base = base_of(batch["agent_pos"][:, -1], c.frame)
-        states = torch.cat((batch["agent_pos"][:, 1:], batch["future"]), dim=1)
-        return encode(states, base, c.rotation)
+    def states(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """The state that follows each observed frame, and those after it."""
+        return torch.cat((batch["agent_pos"][:, 1:], batch["future"]), dim=1)

@@ -17,7 +17,7 @@ from torch.nn.functional import mse_loss
 from dexh2r_gym.sensing.hashing import normal
 from policies.approach import ApproachModel
 from policies.goal_view import GoalView
-from policies.hand_vectors import base_of, decode, encode, vector_size
+from policies.hand_vectors import vector_size
 from policies.normalizer import Normalizer
 from policies.proprioception import to_frame
 from policies.unet1d import SinusoidalEmbedding
@@ -60,15 +60,6 @@ class Flow(ApproachModel):
         self.end = nn.Linear(c.width, size)
         self.future_numbers = Normalizer(c.horizon, vector_size(c.rotation))
 
-    @property
-    def ahead(self) -> int:
-        """See `ApproachModel`."""
-        return self.config.horizon
-
-    def fit(self, batch: Mapping[str, Tensor]) -> None:
-        """Take the statistics of a large batch."""
-        self.future_numbers.fit(self._changes(batch))
-
     def observe(self, seen: Mapping[str, Tensor]) -> Tensor:
         """What is seen as numbers (B, width): the view of the goal, the giver's joints and how they move."""
         joints = seen["giver_joints"][:, -2:].unflatten(-1, (16, 3))
@@ -86,7 +77,7 @@ class Flow(ApproachModel):
 
     def loss(self, batch: Mapping[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
         """See `ApproachModel`: mean squared error of the flow from noise to the demonstration."""
-        clean = self.future_numbers(self._changes(batch))
+        clean = self.future(batch)
         noise = torch.randn(clean.shape, generator=generator)
         time = torch.rand(len(clean), generator=generator)
         part = time[:, None, None]
@@ -101,11 +92,7 @@ class Flow(ApproachModel):
         for step in range(c.sampling_steps):
             time = torch.full((len(plan),), step / c.sampling_steps)
             plan = plan + self(plan, time, condition) / c.sampling_steps
-        changes = self.future_numbers.inverse(plan)
-        return decode(changes, base_of(seen["agent_pos"][:, -1], c.frame), c.rotation)
-
-    def _changes(self, batch: Mapping[str, Tensor]) -> Tensor:
-        return encode(batch["future"], base_of(batch["agent_pos"][:, -1], self.config.frame), self.config.rotation)
+        return self.said(plan, seen)
 
 
 class _Block(nn.Module):

@@ -15,7 +15,7 @@ from torch.nn.functional import l1_loss
 
 from policies.approach import ApproachModel
 from policies.goal_view import GoalView
-from policies.hand_vectors import base_of, decode, encode, vector_size
+from policies.hand_vectors import vector_size
 from policies.normalizer import Normalizer
 
 
@@ -53,15 +53,6 @@ class MotionNet(ApproachModel):
         self.end = nn.Linear(c.width, c.horizon * size)
         self.future_numbers = Normalizer(c.horizon, size)
 
-    @property
-    def ahead(self) -> int:
-        """See `ApproachModel`."""
-        return self.config.horizon
-
-    def fit(self, batch: Mapping[str, Tensor]) -> None:
-        """Take the statistics of a large batch."""
-        self.future_numbers.fit(self._changes(batch))
-
     def forward(self, seen: Mapping[str, Tensor]) -> Tensor:
         """Normalised changes (B, horizon, size)."""
         x = self.start(self.view(seen))
@@ -71,16 +62,11 @@ class MotionNet(ApproachModel):
 
     def loss(self, batch: Mapping[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
         """See `ApproachModel`: L1 on the hand states."""
-        return {"plan": l1_loss(self(batch), self.future_numbers(self._changes(batch)))}
+        return {"plan": l1_loss(self(batch), self.future(batch))}
 
     def plan(self, seen: Mapping[str, Tensor], key: Tensor) -> Tensor:
         """See `ApproachModel`; there is no noise."""
-        c = self.config
-        changes = self.future_numbers.inverse(self(seen))
-        return decode(changes, base_of(seen["agent_pos"][:, -1], c.frame), c.rotation)
-
-    def _changes(self, batch: Mapping[str, Tensor]) -> Tensor:
-        return encode(batch["future"], base_of(batch["agent_pos"][:, -1], self.config.frame), self.config.rotation)
+        return self.said(self(seen), seen)
 
 
 class _Residual(nn.Module):

@@ -37,7 +37,7 @@ from dexh2r_gym.replay.subjects import Subject, draw_subjects
 from dexh2r_gym.replay.work import open_work
 from dexh2r_gym.rotations import pose_multiply, pose_velocity, quat_rotate
 from dexh2r_gym.types import join_hand_state, split_hand_state
-from policies.manner import direct_manner, varied_manner
+from policies.manner import varied_manner
 
 TINY = Preset(
     trials=(2, 1, 2), num_subjects=4, objects=("hammer", "power_drill", "tv_remote"), validation=(1, 1), test=(1, 1)
@@ -272,11 +272,10 @@ def test_varied_demonstrations_differ_but_not_with_the_number_of_worlds(tiny, de
 
 
 def test_manners_are_named_by_seed_and_trial():
-    a, b = varied_manner(1, ["s00/can/000", "s01/can/000", None], 4), varied_manner(1, ["s01/can/000"], 4)
-    plain, other = direct_manner(1, 4), varied_manner(2, ["s01/can/000"], 4)
+    a, b = varied_manner(1, ["s00/can/000", "s01/can/000"], 4), varied_manner(1, ["s01/can/000"], 4)
+    other = varied_manner(2, ["s01/can/000"], 4)
     for key, value in vars(a).items():
         assert torch.equal(value[1:2], getattr(b, key)), "the same whatever world it is"
-        assert torch.equal(value[2:], getattr(plain, key)), "no trial: the direct manner"
         assert not torch.equal(value[:1], value[1:2])
         assert not torch.equal(getattr(other, key), getattr(b, key))
 
@@ -359,7 +358,7 @@ def test_a_batch_is_read_as_it_was_written(tmp_path):
 
 
 def test_bad_arguments_name_the_choices(tmp_path):
-    with pytest.raises(ValueError, match="unknown preset 'maxi'; choose one of paper, mini"):
+    with pytest.raises(ValueError, match="unknown preset 'maxi'; choose one of train, paper, mini"):
         generate(tmp_path / "x.zarr.zip", preset="maxi")
     with pytest.raises(ValueError, match="unknown agent 'variety'"):
         generate(tmp_path / "x.zarr.zip", preset=TINY, demonstrator="variety")
