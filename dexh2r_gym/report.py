@@ -149,12 +149,13 @@ def to_markdown(report: dict[str, Any]) -> str:
         "",
         "95% intervals in brackets; difference: released minus paper, paired by episode.",
         "",
-        "- Paper: depth by mesh-exact signed distance, over all frames. succ: the palm came within 1 cm of the goal. "
+        "- Paper: depth by mesh-exact signed distance, over all frames. succ: the palm came within 1 cm of the goal "
+        "(with alignment none also: the hand stood still in a stable grasp of its own). "
         f"safe: mean depth below {1000 * SAFE_MEAN_DEPTH:g} mm. pen_fr: frames deeper than "
         f"{1000 * PEN_FRAME_DEPTH:g} mm. (The paper does not give its thresholds.)",
         "- Released code: depth by nearest surface sample and the sign of its normal, over the frames that the policy "
-        f"moved the hand, the first {RELEASED_SKIPPED_FRAMES} left out. succ: goal pose alignment began. "
-        "safe: no frame with any depth. pen_fr: frames with any depth.",
+        f"moved the hand, the first {RELEASED_SKIPPED_FRAMES} left out. succ: goal pose alignment began (or "
+        "the agent reached a grasp by itself). safe: no frame with any depth. pen_fr: frames with any depth.",
         "",
         f"Largest force on the giver's hand, mean over episodes: {_cell(overall['giver_force_N'], 'giver_force_N')} N.",
         "",
