@@ -33,6 +33,11 @@ def find_agent(name: str) -> Maker:
     return find(name, GROUP, "agent")
 
 
+def agent_title(name: str) -> str:
+    """The name of an agent as tables and folders have it: of a checkpoint without its folder and suffix."""
+    return name.replace(":", ".") if ":" in name else Path(name).stem
+
+
 def installed_agents() -> dict[str, Maker]:
     """All agents that installed packages offer, by name."""
     return {name: maker for name, maker in installed(GROUP).items() if not name.startswith(".")}

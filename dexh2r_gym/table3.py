@@ -14,7 +14,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from dexh2r_gym.agents import find_agent
+from dexh2r_gym.agents import agent_title, find_agent
 from dexh2r_gym.alignment import START_DISTANCE
 from dexh2r_gym.evaluate import evaluate
 from dexh2r_gym.run_folder import RunFolder
@@ -40,7 +40,8 @@ def table3(
 
     Args:
         agents: names as of `dexh2r_gym.agents.find_agent`. modes, backends: of the environment.
-        video: how many trials the wall shows, the first of the split: a row an agent, a column a trial, hard mode.
+        video: how many trials the wall shows, the first of the split: a row an agent, a column a trial, in the last
+            mode and the first backend.
 
     Raises:
         ValueError: an unknown agent, mode or backend, before anything is run.
@@ -48,20 +49,21 @@ def table3(
     for what, names, valid in (("mode", modes, tuple(START_DISTANCE)), ("backend", backends, BACKENDS)):
         if unknown := [name for name in names if name not in valid]:
             raise ValueError(f"unknown {what} {unknown[0]!r}; choose from {', '.join(valid)}")
-    if not agents or len(set(map(_title, agents))) < len(agents):
+    makers = {agent_title(agent): find_agent(agent) for agent in agents}
+    if not makers or len(makers) < len(agents):
         raise ValueError("agents must be one or more, of different names")
-    makers = {agent: find_agent(agent) for agent in agents}
-    cells = list(product(agents, modes, backends))
+    cells = list(product(makers, modes, backends))
+    folders = {cell: RunFolder(out / "-".join(cell)) for cell in cells}
     filmed = (modes[-1], backends[0])
     runs: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
     with tqdm(cells, unit="run", disable=not progress) as bar:
         for agent, mode, backend in bar:
-            bar.set_description(f"{_title(agent)} {mode} {backend}")
-            folder = RunFolder(out / f"{_title(agent)}-{mode}-{backend}")
+            bar.set_description(f"{agent} {mode} {backend}")
+            folder = folders[agent, mode, backend]
             evaluate(
                 makers[agent],
                 out=folder.path,
-                agent_name=_title(agent),
+                agent_name=agent,
                 replays=replays,
                 split=split,
                 num_envs=num_envs,
@@ -72,21 +74,13 @@ def table3(
                 progress=False,
             )
             rows = [json.loads(line) for line in (folder.path / "episodes.jsonl").read_text().splitlines()]
-            runs[_title(agent), mode, backend] = rows
+            runs[agent, mode, backend] = rows
     table = build_table(runs, replays=Path(replays).name, split=split)
     (out / "table3.json").write_text(json.dumps(table, indent=2) + "\n")
     (out / "table3.md").write_text(table_markdown(table))
     plot_table(table, out / "table3.png")
     if video:
         ids = [row["replay"] for row in next(iter(runs.values()))][:video]
-        films = {
-            _title(agent): [RunFolder(out / f"{_title(agent)}-{filmed[0]}-{filmed[1]}").video_path(id) for id in ids]
-            for agent in agents
-        }
+        films = {agent: [folders[agent, *filmed].video_path(id) for id in ids] for agent in makers}
         video_wall(films, out / "wall.mp4")
     return table
-
-
-def _title(agent: str) -> str:
-    """The name of an agent in tables and folders."""
-    return Path(agent).stem if "/" in agent else agent.replace(":", ".")

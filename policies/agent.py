@@ -11,7 +11,6 @@ from dexh2r_gym.agents import find_agent
 from dexh2r_gym.envs import HandoverVectorEnv
 
 APPROACHES = ("motionnet", "dp", "dp3", "flow")  # approach policies whose weights can come with the package
-BEST = "flow"  # the one that the best agent approaches with
 
 
 @runtime_checkable
@@ -40,18 +39,16 @@ def agents() -> dict[str, Callable[..., Any]]:
     from policies.checkpoint import FOLDER
     from policies.checkpoint_agent import CheckpointAgent
     from policies.pipeline_agent import PipelineAgent
+    from policies.scripted import ScriptedExpert
 
     files = {name: FOLDER / f"{name}.safetensors" for name in APPROACHES}
     trained = {name: CheckpointAgent(file) for name, file in files.items() if file.exists()}
-    from policies.scripted import ScriptedExpert
-
     return {
         "scripted": lambda env, seed: ScriptedExpert(env),
         "replay": lambda env, seed: DemonstrationAgent(env),
         "random": lambda env, seed: RandomAgent(env, seed),
         **trained,
         **{f"dynamic-grasp-{name}": PipelineAgent(maker) for name, maker in trained.items()},
-        **({"best": PipelineAgent(trained[BEST])} if BEST in trained else {}),
         ".safetensors": CheckpointAgent,
     }
 

@@ -118,7 +118,7 @@ class ApproachAgent:
         goes on in the way it began, and a world does not depend on its neighbours. `deterministic` changes nothing.
 
         Raises:
-            ValueError: the observation lacks what the policy looks at, or has it in another shape.
+            ValueError: the observation lacks what the policy looks at.
         """
         now = self._seen_now(observation)
         worlds = len(next(iter(now.values())))

@@ -20,8 +20,8 @@ from dexh2r_gym.rotations import pose_inverse, pose_multiply, quat_angle, quat_f
 from dexh2r_gym.types import join_hand_state, split_hand_state
 from policies.frames import open_frames
 
-_IDLE = (0.005, 0.05)  # m, rad: who moves less than that until the end of the window stands still
-_LEAD = 2  # windows before the hand sets off that are kept
+_IDLE = (0.005, 0.05)  # m, rad: a hand that is no farther than that from where it began has not set off
+_LEAD = 2  # frames before the hand sets off that are kept
 SPREAD = (0.02, 0.15, 0.1)  # m, rad, rad: deviations of palm position, palm rotation and joints where a hand is shifted
 _SHIFTED = 0.8  # part of the windows
 _RETURN = 0.75  # what is left of the shift after each frame
@@ -54,7 +54,7 @@ class ApproachWindows:
 
         max_trials: at most so many, evenly spread over the split.
         shift: in four of five windows the hand is shifted, and comes back to the demonstration in the frames after it:
-        so a policy learns to mend its own errors. Not for policies that see the hand in pictures.
+        so a policy learns to mend its own errors.
 
         Raises:
             ValueError: the split has no demonstrations, or the store no clouds or pictures and no givers to make any.

@@ -58,8 +58,10 @@ def make_model(policy: str, config: Mapping[str, Any] | None = None) -> Any:
 
 
 def paper_config(policy: str) -> dict[str, Any]:
-    """The published sizes of an approach policy."""
+    """The published sizes of an approach policy; ValueError for one that was not published."""
     module = import_module(f"policies.{policy}")
+    if not hasattr(module, "PAPER"):
+        raise ValueError(f"{policy} was not published, so it has no paper size; train it with size base")
     return asdict(module.PAPER)
 
 

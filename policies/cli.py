@@ -18,13 +18,13 @@ class Train:
     Example: dexh2r train dp3 --replays open.zarr.zip --out runs/dp3
     """
 
-    policy: Positional[Literal["motionnet", "dp", "dp3", "grasp-cvae", "grasp-diffusion"]]
+    policy: Positional[Literal["motionnet", "dp", "dp3", "flow", "grasp-cvae", "grasp-diffusion"]]
     out: Path
     """Checkpoint to write: OUT.safetensors, OUT.json, and a log OUT.jsonl."""
     replays: str = "mini"
     """Of an approach policy: `mini`, or the path of a store; its train split is learned from."""
     size: Literal["base", "paper"] = "base"
-    """Of an approach policy: base runs in real time on a CPU, paper is as published."""
+    """Of an approach policy: base runs in real time on a CPU, paper is as published (flow was not)."""
     cache: Path | None = None
     """Folder in which clouds and pictures of the replays are kept for the next training; by default OUT's `frames`."""
     max_trials: int | None = None

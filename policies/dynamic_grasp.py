@@ -34,9 +34,7 @@ from policies.goal_proposals import SeenGoals, cloud_depth, propose_goals
 from policies.reach import reach_cost
 from policies.tracking import Track, follow, restart, rigid_motion, start_track
 
-_STALL_FRAMES = (
-    12  # that the hand stands at a goal before it tries another: an episode that goes on says it does not hold
-)
+_STALL_FRAMES = 12  # that the hand stands at a goal before it tries another: it does not hold if the episode goes on
 _CLOSING = 0.02  # rad a frame; fingers that move by more are on their way
 _COST_POINTS = 128  # of a cloud, from which the way to a goal keeps away
 _RETREATS = 2.0  # behind a goal: where the hand is expected to come from
@@ -122,14 +120,14 @@ class DynamicGrasp:
         giver = giver.unflatten(1, (NUM_GIVER_JOINTS, 3))
         fresh = torch.from_numpy(fresh_worlds(len(hand), state, episode_start))
         state = self._look(state, fresh, cloud, hand, giver)
-        index, goal, d, state = self._choose(state, cloud, hand)
+        goal, d, state = self._choose(state, cloud, hand)
         begins = ~state.aligning & (d < self._start_distance) & state.begun
         aligning = begins | (state.aligning & (d < 2 * self._start_distance))
         state = replace(state, aligning=aligning, command=torch.where(begins[:, None], hand, state.command))
-        action, state = self._come_nearer(observation, index, goal, fresh, state)
+        action, state = self._come_nearer(observation, goal, fresh, state)
         w = state.aligning.nonzero()[:, 0]
         if len(w) > 0:
-            step, state = self._align(w, index[w], goal[w], state)
+            step, state = self._align(w, goal[w], state)
             action = action.index_put((w,), step)
         action = torch.where(state.begun[:, None], action, hand)
         return action.numpy(), replace(state, command=action)
@@ -180,8 +178,8 @@ class DynamicGrasp:
 
     def _choose(
         self, state: DynamicGraspState, cloud: Tensor, hand: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, DynamicGraspState]:
-        """The goal of each world: its index (B,), its pose (B, 7) in the model's frame, and d (B,) metres.
+    ) -> tuple[Tensor, Tensor, DynamicGraspState]:
+        """The goal of each world: its pose (B, 7) in the model's frame, and d (B,) metres; its index in the state.
 
         It stays until it is given up; another is then the one that costs the least to reach. Where all were given up,
         all are tried again.
@@ -198,7 +196,7 @@ class DynamicGrasp:
         goal = state.goals.palm_pose[rows, index]
         d = (pose_multiply(state.track.pose, goal)[:, :3] - hand[:, :3]).norm(dim=-1)
         undecided = state.undecided & ~state.begun
-        return index, goal, d, replace(state, given_up=given_up, goal=index, undecided=undecided)
+        return goal, d, replace(state, given_up=given_up, goal=index, undecided=undecided)
 
     def _cost(self, w: Tensor, state: DynamicGraspState, cloud: Tensor, hand: Tensor) -> Tensor:
         """What the goals of worlds w (n,) cost to reach, (n, G)."""
@@ -213,21 +211,19 @@ class DynamicGrasp:
         return reach_cost(pose, goals, state.goals.joints[w], retreats, state.giver[w], to_object)
 
     def _come_nearer(
-        self, observation: Mapping[str, Any], index: Tensor, goal: Tensor, fresh: Tensor, state: DynamicGraspState
+        self, observation: Mapping[str, Any], goal: Tensor, fresh: Tensor, state: DynamicGraspState
     ) -> tuple[Tensor, DynamicGraspState]:
         """The approach's actions (B, 28), which is shown the agent's own goal as `goal_pos`."""
-        joints = state.goals.joints[torch.arange(len(index)), index]
+        joints = state.goals.joints[torch.arange(len(goal)), state.goal]
         own = join_hand_state(pose_multiply(state.track.pose, goal), joints).float().numpy()
         shown = {key: value for key, value in observation.items() if key not in PRIVILEGED} | {"goal_pos": own}
         start = None if state.approach is None else fresh.numpy()
         action, approach = self._approach.predict(shown, state.approach, start)
         return torch.from_numpy(np.asarray(action)).float(), replace(state, approach=approach)
 
-    def _align(
-        self, w: Tensor, index: Tensor, goal: Tensor, state: DynamicGraspState
-    ) -> tuple[Tensor, DynamicGraspState]:
+    def _align(self, w: Tensor, goal: Tensor, state: DynamicGraspState) -> tuple[Tensor, DynamicGraspState]:
         """Actions (n, 28) of worlds w (n,): a step of goal pose alignment with its collision check (section 4.3)."""
-        ahead = state.track.expected()[w]
+        index, ahead = state.goal[w], state.track.expected()[w]
         pose, joints = split_hand_state(state.command[w])
         pose = pose_multiply(pose_multiply(ahead, pose_inverse(state.track.pose[w])), pose)  # carried along
         target, closed = pose_multiply(ahead, goal), state.goals.joints[w, index]

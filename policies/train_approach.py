@@ -54,7 +54,7 @@ def train(
     """Train a policy on the demonstrations of a store's train split; writes OUT (.safetensors, .json, .jsonl).
 
     Args:
-        policy: `motionnet`, `dp` or `dp3`.
+        policy: `motionnet`, `dp`, `dp3` or `flow`.
         replays: name or path of a store.
         out: the checkpoint; see `policies.train.fit`, also for what is raised.
         cache: folder in which clouds and pictures are kept for the next training; by default OUT's `frames`.

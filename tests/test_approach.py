@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import policies
 from dexh2r_gym.evaluate import evaluate
 from dexh2r_gym.replay import ReplayStore, write_store
+from dexh2r_gym.replay.presets import PRESETS
 from dexh2r_gym.rotations import quat_angle
 from dexh2r_gym.types import split_hand_state
 from policies import train as training
@@ -317,6 +318,17 @@ def test_the_published_sizes_can_be_made():
             model = make_model(policy, paper_config(policy))
             assert sum(p.numel() for p in model.parameters()) > millions * 1e6
     assert paper_config("dp")["crop"] == (200, 100) and paper_config("dp3")["rotation"] == "axis_angle"
+
+
+def test_what_was_not_published_has_no_paper_size():
+    with pytest.raises(ValueError, match="flow was not published"):
+        paper_config("flow")
+
+
+def test_the_store_to_train_on_has_no_object_that_mini_keeps_for_tests():
+    infos = ReplayStore.open("mini").infos
+    unseen = {info.object for info in infos} - {info.object for info in infos if info.split == "train"}
+    assert len(unseen) == 7 and not unseen & set(PRESETS["train"].objects)
 
 
 def test_dp_crops_in_the_middle_and_in_training_anywhere():

@@ -21,7 +21,7 @@ class Evaluate:
     out: Path | None = None
     """Folder of the run; made if missing. By default runs/ and a name made of agent, replays, split and mode."""
     agent: str = "scripted"
-    """scripted, motionnet, dp, dp3, another installed agent, a checkpoint's path, or module:function for your own."""
+    """scripted, motionnet, another installed agent, the path of a checkpoint, or module:function for your own."""
     mode: Literal["easy", "hard"] = "hard"
     """Alignment takes over 10 cm (easy) or 5 cm (hard) from the goal."""
     split: Literal["train", "validation", "test", "all"] = "test"
@@ -39,13 +39,12 @@ class Evaluate:
     """Palm m/s, palm rad/s, joints rad/s; None for the paper's unlimited kinematics."""
 
     def run(self) -> None:
-        from dexh2r_gym.agents import find_agent
+        from dexh2r_gym.agents import agent_title, find_agent
         from dexh2r_gym.evaluate import evaluate
 
         maker = find_agent(self.agent)
         store = Path(self.replays).name.split(".")[0]
-        agent = Path(self.agent).stem if "/" in self.agent else self.agent.replace(":", ".")
-        out = self.out or Path("runs") / "-".join((agent, store, self.split, self.mode, self.backend))
+        out = self.out or Path("runs") / "-".join((agent_title(self.agent), store, self.split, self.mode, self.backend))
         observed: dict[str, Any] = {} if self.obs_mode is None else {"obs_mode": self.obs_mode}
         evaluate(
             maker,

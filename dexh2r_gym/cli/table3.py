@@ -19,7 +19,7 @@ class Table3:
 
     out: Path = Path("runs/table3")
     """Folder of the table; made if missing."""
-    agents: tuple[str, ...] = ("motionnet", "dp", "dp3")
+    agents: tuple[str, ...] = ("motionnet", "dynamic-grasp-motionnet")
     """Installed agents, paths of checkpoints, or module:function for your own."""
     modes: tuple[Literal["easy", "hard"], ...] = ("easy", "hard")
     backends: tuple[Literal["mujoco", "kinematic"], ...] = ("mujoco", "kinematic")
