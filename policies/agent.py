@@ -39,12 +39,14 @@ def agents() -> dict[str, Callable[..., Any]]:
     from policies.checkpoint import FOLDER
     from policies.checkpoint_agent import CheckpointAgent
     from policies.pipeline_agent import PipelineAgent
+    from policies.reactive import ReactiveExpert
     from policies.scripted import ScriptedExpert
 
     files = {name: FOLDER / f"{name}.safetensors" for name in APPROACHES}
     trained = {name: CheckpointAgent(file) for name, file in files.items() if file.exists()}
     return {
         "scripted": lambda env, seed: ScriptedExpert(env),
+        "reactive": lambda env, seed: ReactiveExpert(env),
         "replay": lambda env, seed: DemonstrationAgent(env),
         "random": lambda env, seed: RandomAgent(env, seed),
         **trained,

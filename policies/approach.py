@@ -28,13 +28,10 @@ class ApproachModel(nn.Module):
         config: a frozen dataclass of plain values from which the same network can be made; `observed` frames are looked
             at, `executed` frames of a plan are carried out, `rotation` and `frame` are of `policies.hand_vectors`.
         needs: keys of an observation that it looks at.
-        mends: whether it is trained on hands shifted off the demonstrations, which come back to them. Not for who draws
-            plans at random: how a hand came to be where it is would be drawn as well.
     """
 
     config: Any
     needs: ClassVar[tuple[str, ...]]
-    mends: ClassVar[bool] = True
 
     future_numbers: Normalizer  # of `future`
 

@@ -29,6 +29,9 @@ class Train:
     """Folder in which clouds and pictures of the replays are kept for the next training; by default OUT's `frames`."""
     max_trials: int | None = None
     """Learn from so many trials at most (pictures take 70 kB a frame on disk)."""
+    labels: Literal["expert", "demonstrations"] = "expert"
+    """Of an approach policy: what the reactive expert would do from where the hand is, also off the demonstrations; or
+    what was demonstrated, as published."""
     data: Path | None = None
     """Of a generator: folder of tried grasps."""
     init: Path | None = None
@@ -66,6 +69,7 @@ class Train:
                 size=self.size,
                 cache=self.cache,
                 max_trials=self.max_trials,
+                labels=self.labels,
             )
         print(f"wrote {self.out.with_suffix('.safetensors')}")
 

@@ -25,7 +25,6 @@ class DiffusionPolicy(ApproachModel):
     """A policy whose config has observed, executed, horizon, rotation, frame, widths, kernel, train_steps and
     sampling_steps, and whose scheduler is one of diffusers'."""
 
-    mends = False
     scheduler: Any
 
     def _build(self, condition: int) -> None:

@@ -9,7 +9,7 @@ in a manner of its own: another pause, pace, detour, way in and goal.
 from __future__ import annotations
 
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,14 +18,14 @@ from torch import Tensor
 
 from dexh2r_gym.alignment import advance
 from dexh2r_gym.envs import HandoverVectorEnv
-from dexh2r_gym.envs.task import Goals
 from dexh2r_gym.hand import OPEN_HAND
 from dexh2r_gym.replay.motion import minimum_jerk
-from dexh2r_gym.rotations import pose_apply, pose_integrate, pose_inverse, pose_multiply, quat_angle
+from dexh2r_gym.rotations import pose_integrate, pose_multiply, quat_angle
 from dexh2r_gym.types import join_hand_state
 from policies.agent import fresh_worlds
+from policies.goal_choice import choose_goal
 from policies.manner import Manner, direct_manner, varied_manner
-from policies.reach import behind, reach_cost
+from policies.reach import behind
 
 MIN_FRAMES = 10  # of a reach
 SPARE_FRAMES = 14  # at the end of the recording, left to the alignment by an expert that takes its time
@@ -96,10 +96,9 @@ class ScriptedExpert:
         if old is not None and not fresh.any():
             return old
         task, worlds = self._task, fresh.nonzero()[:, 0]
-        goals = _of_worlds(task.goals_now(), worlds)
         hand_pose, object_pose = task.scene.hand_pose[worlds], task.scene.object_pose[worlds]
-        manner = self._manner(worlds, goals.pose.shape[1])
-        goal, joints = self._choose_goal(hand_pose, object_pose, goals, manner)
+        manner = self._manner(worlds, task.goals_now().pose.shape[1])
+        goal, joints = choose_goal(task, worlds, manner.retreats, manner.goal_cost)
         wait = behind(pose_multiply(object_pose, goal), manner.retreats)
         seconds = torch.maximum(
             (wait[:, :3] - hand_pose[:, :3]).norm(dim=-1) / manner.reach_speed,
@@ -132,27 +131,3 @@ class ScriptedExpert:
         if self._variety is None:
             return direct_manner(len(worlds), num_goals)
         return varied_manner(self._variety, [str(id) for id in self._task.running_ids[worlds.numpy()]], num_goals)
-
-    def _choose_goal(
-        self, hand_pose: Tensor, object_pose: Tensor, goals: Goals, manner: Manner
-    ) -> tuple[Tensor, Tensor]:
-        """The goal (B, 7) in the object frame, and joints (B, 22), that is free for good and easiest to get to."""
-        world = pose_multiply(object_pose[:, None], goals.pose)  # (B, G, 7)
-
-        def to_object(points: Tensor) -> Tensor:
-            local = pose_apply(pose_inverse(object_pose)[:, None, None], points)
-            index = goals.object_index[:, None, None].expand(local.shape[:3])
-            return goals.objects.signed_distance_fast(index.flatten(), local.flatten(0, 2)).view(local.shape[:3])
-
-        cost = reach_cost(hand_pose, world, goals.joints, manner.retreats, goals.giver_joints, to_object)
-        cost = cost + manner.goal_cost
-        cost = cost + torch.where(goals.free_at_end, 0.0, 1e3) + torch.where(goals.free, 0.0, 1e1)
-        best = cost.argmin(dim=-1)
-        rows = torch.arange(len(best))
-        return goals.pose[rows, best], goals.joints[rows, best]
-
-
-def _of_worlds(goals: Goals, worlds: Tensor) -> Goals:
-    """Those of some worlds (n,)."""
-    parts: dict[str, Any] = {key: value[worlds] for key, value in vars(goals).items() if isinstance(value, Tensor)}
-    return replace(goals, **parts)

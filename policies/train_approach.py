@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dexh2r_gym.replay import ReplayStore
 from policies.approach import ApproachModel
-from policies.approach_data import ApproachWindows
+from policies.approach_data import ApproachWindows, Labels
 from policies.checkpoint import load_checkpoint, make_model, paper_config
 from policies.train import DEFAULTS, TrainOptions, fit, option_words
 
@@ -31,6 +31,7 @@ class _Demonstrations:
             "objects": windows.objects,
             "trials": windows.num_trials,
             "windows": len(windows),
+            "labels": windows.labels,
         }
 
     def batch(self, size: int, generator: torch.Generator) -> dict[str, Tensor]:
@@ -50,6 +51,7 @@ def train(
     max_trials: int | None = None,
     size: str = "base",
     config: Mapping[str, Any] | None = None,
+    labels: Labels = "expert",
 ) -> ApproachModel:
     """Train a policy on the demonstrations of a store's train split; writes OUT (.safetensors, .json, .jsonl).
 
@@ -61,6 +63,7 @@ def train(
         max_trials: at most so many trials, spread over the split.
         size: "base", or "paper" for the published sizes.
         config: sizes of the model that differ from those.
+        labels: what is learned, see `policies.approach_data.ApproachWindows`.
     """
     out = out.with_suffix(".safetensors")
     torch.manual_seed(options.seed)
@@ -76,12 +79,12 @@ def train(
         frames={name: getattr(settings, name) for name in _FRAMES if hasattr(settings, name)},
         cache=cache or out.parent / "frames",
         max_trials=max_trials,
-        shift=model.mends,
+        labels=labels,
     )
     model.fit(windows.batch(_FITTED, torch.Generator().manual_seed(options.seed), pictures=False))
     data = _Demonstrations(windows, store)
     about = {"policy": policy, "config": asdict(settings)}
     words: list[Any] = ["dexh2r train", policy, "--replays", store.path.name, "--out", out.stem]
-    words += ["--size", size] + (["--max-trials", max_trials] if max_trials else [])
+    words += ["--size", size, "--labels", labels] + (["--max-trials", max_trials] if max_trials else [])
     fit(model, data, out, options, about=about, command=" ".join(map(str, [*words, *option_words(options)])))
     return load_checkpoint(out)

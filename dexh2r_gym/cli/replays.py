@@ -28,9 +28,10 @@ class Generate:
     """mini: the 240 trials that come with the package. paper: 4282 trials, 39 givers, 56 objects, as in DexH2R. train:
     1536 trials to learn from for whoever is tested on mini, without its unseen objects (take another seed than 0)."""
     seed: int = 0
-    demonstrations: Literal["varied", "direct", "none"] = "varied"
-    """A scripted expert shows how each object is taken: every time in another manner, as people do, or always directly,
-    which is easier to learn. Without demonstrations it is several times as fast."""
+    demonstrations: Literal["varied", "reactive", "none"] = "varied"
+    """How each object is taken is shown by a scripted expert, every time in another manner, as people do; or by a
+    reactive one, whose every step follows from where hand and goal are, which is easier to learn. Without
+    demonstrations it is several times as fast."""
     workers: int | None = None
     """Processes; by default one a core."""
     overwrite: bool = False
@@ -39,13 +40,12 @@ class Generate:
     def run(self) -> None:
         from dexh2r_gym.replay.generate import generate
 
-        demonstrator = None if self.demonstrations == "none" else "scripted"
+        demonstrator = {"varied": "scripted", "reactive": "reactive", "none": None}[self.demonstrations]
         generate(
             self.out,
             preset=self.preset,
             seed=self.seed,
             demonstrator=demonstrator,
-            varied=self.demonstrations == "varied",
             workers=self.workers,
             overwrite=self.overwrite,
         )

@@ -59,7 +59,6 @@ class Batch:
     shares: tuple[Share, ...]
     seed: int
     demonstrator: str | None
-    varied: bool
 
 
 def generate(
@@ -68,7 +67,6 @@ def generate(
     preset: str | Preset = "mini",
     seed: int = 0,
     demonstrator: str | None = "scripted",
-    varied: bool = True,
     workers: int | None = None,
     progress: bool = True,
     overwrite: bool = False,
@@ -84,7 +82,6 @@ def generate(
         seed: of everything.
         demonstrator: agent that shows in each trial how the object is taken (see `demos.demonstrate`); a trial in which
             it fails is drawn again. None: no demonstrations.
-        varied: the agent takes each trial in a manner of its own, if it knows several.
         workers: processes, by default one a core.
         progress: show a bar.
         overwrite: replace a store at `out`.
@@ -101,9 +98,9 @@ def generate(
     workers = num_workers(workers)
     out = free_path(out, overwrite)
     plan = make_plan(preset, seed)
-    settings = {"preset": asdict(preset), "seed": seed, "demonstrator": demonstrator, "varied": varied}
+    settings = {"preset": asdict(preset), "seed": seed, "demonstrator": demonstrator}
     work = open_work(out, {**settings, "objects": plan.objects, "version": version("dexh2r-gym")})
-    places, ways = _make_all(plan, seed, demonstrator, varied, work, workers, progress)
+    places, ways = _make_all(plan, seed, demonstrator, work, workers, progress)
     order = tqdm(sorted(places), desc="writing", unit="trial", disable=not progress)
     write_store(
         out,
@@ -114,7 +111,6 @@ def generate(
             "generator": "dexh2r_gym.replay.generate",
             "splits": plan.splits.to_dict(),
             "demonstrator": demonstrator,
-            **({} if varied else {"varied": False}),
             "giver_ways": dict(sorted(ways.items())),
         },
         seed=seed,
@@ -131,7 +127,7 @@ def stored_object(name: str) -> StoredObject:
 
 
 def _make_all(
-    plan: Plan, seed: int, demonstrator: str | None, varied: bool, work: Path, workers: int, progress: bool
+    plan: Plan, seed: int, demonstrator: str | None, work: Path, workers: int, progress: bool
 ) -> tuple[dict[Title, Place], Counter[str]]:
     """Put all trials of a plan into files. -> where each is, and how many there are of each way to hold"""
     ways: Counter[str] = Counter()
@@ -145,8 +141,7 @@ def _make_all(
         while shares := _missing(plan, have):
             groups = _grouped(shares)
             batches = [
-                Batch(work / f"{number + i:05d}.npz", group, seed, demonstrator, varied)
-                for i, group in enumerate(groups)
+                Batch(work / f"{number + i:05d}.npz", group, seed, demonstrator) for i, group in enumerate(groups)
             ]
             for file, made in pool.map(make_batch, batches):
                 bar.update(len(made))
@@ -234,7 +229,5 @@ def _demonstrated(drawn: dict[str, SyntheticTrial], batch: Batch) -> dict[str, S
             provenance={},
         )
         agent = find_agent(str(batch.demonstrator))
-        demos = demonstrate(
-            store, agent, seed=batch.seed, varieties=3 if batch.varied else 0, num_threads=1, progress=False
-        )
+        demos = demonstrate(store, agent, seed=batch.seed, num_threads=1, progress=False)
     return {id: replace(drawn[id], demo=demo) for id, demo in demos.items()}
