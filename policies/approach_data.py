@@ -83,8 +83,9 @@ class ApproachWindows:
             raise ValueError(f"{store.path} has trials of {sorted(rates)} frames a second; policies learn one rate")
         self.observed, self.ahead, self.needs, self.labels = observed, ahead, tuple(needs), labels
         self._dt = 1.0 / rates.pop()
-        self._frames = open_frames(store, ids, self.needs, cache, **(frames or {}))
         replays = [store.replay(id) for id in ids]
+        lasts = [min(_arrives(replay), replay.num_frames - 2) for replay in replays]  # frames that teach end here
+        self._frames = open_frames(store, ids, self.needs, cache, counts=[n + 1 for n in lasts], **(frames or {}))
         self.objects = sorted({replay.object for replay in replays})
         self.num_trials = len(replays)
         columns = [_columns(replay, self.needs) for replay in replays]
@@ -92,10 +93,14 @@ class ApproachWindows:
         count = torch.tensor([replay.num_frames for replay in replays])
         first = count.cumsum(0) - count
         self._first, self._last = (v.repeat_interleave(count) for v in (first, first + count - 1))  # rows, of each row
-        begin, end = (first + torch.tensor([when(r) for r in replays]) for when in (_sets_off, _arrives))
+        begin = first + torch.tensor([_sets_off(replay) for replay in replays])
+        end = first + torch.tensor(lasts)
         rows = torch.arange(len(self._last))
         taught = (rows >= begin.repeat_interleave(count)) & (rows <= end.repeat_interleave(count))
-        self._starts = rows[taught & (rows < self._last)]
+        self._starts = rows[taught]
+        # the frames kept of a trial are its first ones, one trial after the other
+        kept = torch.tensor(lasts) + 1
+        self._skipped = (first - (kept.cumsum(0) - kept)).repeat_interleave(count)
 
     def __len__(self) -> int:
         return len(self._starts)
@@ -107,7 +112,7 @@ class ApproachWindows:
         future = (row + torch.arange(self.ahead + 1)).minimum(self._last[row])  # from now on
         out = {key: self._columns[key][past] for key in self._columns if key == "agent_pos" or key in self.needs}
         if pictures:
-            out |= self._frames.read(past)
+            out |= self._frames.read(past - self._skipped[past])
         if self.labels == "demonstrations":
             return out | {"future": self._columns["agent_pos"][future[:, 1:]]}
         out["agent_pos"] = shifted(out["agent_pos"], generator)

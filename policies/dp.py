@@ -10,27 +10,40 @@ from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from torch import Tensor
 
+from dexh2r_gym.rotations import pose_inverse, pose_multiply, quat_to_matrix
+from dexh2r_gym.sensing.cameras import find_cameras
+from dexh2r_gym.types import split_hand_state
 from policies.diffusion_policy import DiffusionPolicy
 from policies.image_encoder import ImageEncoder
-from policies.proprioception import proprioception, proprioception_size
+from policies.proprioception import MIDDLE, proprioception, proprioception_size
 
 _NEAR, _FAR = 0.5, 2.5  # m, between which depth is seen
+_REACH = 1.0  # m, within which places are told apart
+_CLOSER = 10.0  # by which places are scaled, as other lengths: to tenths of a metre
 
 
 @dataclass(frozen=True)
 class DPConfig:
-    """Sizes; the defaults run in real time on a CPU, `PAPER` has those of the paper."""
+    """Sizes; the defaults run in real time on a CPU, `PAPER` has those of the paper.
+
+    window: middle part of the picture that is looked at; in training crops are taken from anywhere in it.
+    points: whether each pixel also says where in space it is, for which the camera must be one of
+    `dexh2r_gym.sensing.cameras`; else the network must learn that by itself, as the published one does.
+    """
 
     observed: int = 2
-    executed: int = 8
+    executed: int = 4
     horizon: int = 16
-    cameras: tuple[str, ...] = ("kinect_0",)
-    image_size: tuple[int, int] = (160, 90)  # width, height
-    crop: tuple[int, int] = (144, 80)
+    cameras: tuple[str, ...] = ("kinect_2",)
+    image_size: tuple[int, int] = (320, 180)  # width, height
+    window: tuple[int, int] = (176, 104)
+    crop: tuple[int, int] = (160, 96)
+    points: bool = True
     rotation: str = "6d"
-    frame: str = "world"
-    image_widths: tuple[int, ...] = (16, 32, 48, 64)
-    feature: int = 64
+    frame: str = "palm"
+    image_widths: tuple[int, ...] = (32, 48)
+    image_strides: tuple[int, ...] = (4, 1)
+    feature: int = 128
     widths: tuple[int, ...] = (64, 128, 192)
     kernel: int = 5
     train_steps: int = 100
@@ -38,10 +51,15 @@ class DPConfig:
 
 
 PAPER = DPConfig(
-    image_size=(320, 180),
+    executed=8,
+    cameras=("kinect_0",),
+    window=(320, 180),
     crop=(200, 100),
+    points=False,
     rotation="axis_angle",
+    frame="world",
     image_widths=(64, 128, 256, 512),
+    image_strides=(4, 2, 2, 2),
     feature=512,
     widths=(512, 1024, 2048),
     sampling_steps=100,
@@ -65,23 +83,61 @@ class DP(DiffusionPolicy):
             prediction_type="sample",
             clip_sample=False,
         )
-        self.encoder = ImageEncoder(4, c.image_widths, c.feature)
+        self.camera = find_cameras(c.cameras, c.image_size)[0]
+        self.register_buffer("rays", self._rays(), persistent=False)
+        channels, coordinates = (7, 3) if c.points else (4, 2)
+        self.encoder = ImageEncoder(
+            channels, c.image_widths, c.feature, strides=c.image_strides, coordinates=coordinates
+        )
         self._build(c.observed * c.feature + proprioception_size(c.observed, c.rotation, c.frame))
 
     def observe(self, seen: Mapping[str, Tensor]) -> Tensor:
         """See `DiffusionPolicy`. In training every window is cropped at random, else in the middle."""
         c = self.config
-        depth = (seen["depth"] - _NEAR) / (_FAR - _NEAR)
-        pictures = torch.cat((seen["image"].movedim(-1, 2) / 255, depth.clamp(0, 1)[:, :, None]), dim=2)
-        feature = self.encoder(self._cropped(pictures).flatten(0, 1)).unflatten(0, pictures.shape[:2]).flatten(1)
+        rays = self.rays.expand(*seen["depth"].shape, 3)
+        image, depth, rays = self._cropped(seen["image"], seen["depth"], rays)
+        channels = [image.movedim(-1, 2) / 255, ((depth - _NEAR) / (_FAR - _NEAR)).clamp(0, 1)[:, :, None]]
+        points = None
+        if c.points:
+            points = self._points(seen["agent_pos"], depth, rays)
+            channels.append(points)
+            points = points.flatten(0, 1) * _CLOSER
+        away = torch.where(depth > _NEAR, depth, 2 * _FAR).flatten(0, 1)
+        feature = self.encoder(torch.cat(channels, dim=2).flatten(0, 1), points, away)
+        feature = feature.unflatten(0, depth.shape[:2]).flatten(1)
         return torch.cat((feature, proprioception(seen["agent_pos"], c.rotation, c.frame)), dim=-1)
 
-    def _cropped(self, pictures: Tensor) -> Tensor:
-        """(B, T, 4, H, W) -> (B, T, 4, *crop)"""
-        width, height = self.config.crop
-        spare = pictures.shape[-1] - width, pictures.shape[-2] - height
+    def _points(self, hand: Tensor, depth: Tensor, rays: Tensor) -> Tensor:
+        """What the pixels show, (B, T, 3, H, W), in metres, in the frame of `policies.hand_vectors`, in the world
+        from where objects change hands; no more than 1 m each way."""
+        pose, _ = split_hand_state(hand)
+        eye = self.camera.pose_world(pose).to(depth)
+        if self.config.frame == "palm":
+            eye = pose_multiply(pose_inverse(pose[:, -1:]), eye)
+        else:
+            eye = torch.cat((eye[..., :3] - eye.new_tensor(MIDDLE), eye[..., 3:]), dim=-1)
+        seen = (depth[..., None] * rays).flatten(2, 3)  # camera frame
+        there = seen @ quat_to_matrix(eye[..., 3:]).transpose(-1, -2) + eye[..., None, :3]
+        there = there.clamp(-_REACH, _REACH) * (depth > _NEAR).flatten(2)[..., None]
+        return there.transpose(2, 3).unflatten(3, depth.shape[2:])
+
+    def _rays(self) -> Tensor:
+        """Of each pixel, the point that it shows at depth 1, (H, W, 3), camera frame."""
+        width, height = self.config.image_size
+        v, u = torch.meshgrid(torch.arange(height).double(), torch.arange(width).double(), indexing="ij")
+        inverse = torch.from_numpy(self.camera.intrinsics()).inverse()
+        return (torch.stack((u, v, torch.ones_like(u)), dim=-1) @ inverse.T).float()
+
+    def _cropped(self, *pictures: Tensor) -> list[Tensor]:
+        """Each (B, T, H, W, ...) -> (B, T, *crop, ...), all at the same places."""
+        c = self.config
+        (width, height), spare = c.crop, [w - size for w, size in zip(c.window, c.crop, strict=True)]
+        corner = [(size - w) // 2 for size, w in zip(c.image_size, c.window, strict=True)]
         if not self.training:
-            x, y = spare[0] // 2, spare[1] // 2
-            return pictures[..., y : y + height, x : x + width]
-        places = [torch.randint(s + 1, (len(pictures),)).tolist() for s in spare]
-        return torch.stack([p[..., y : y + height, x : x + width] for p, x, y in zip(pictures, *places, strict=True)])
+            x, y = (corner[i] + spare[i] // 2 for i in (0, 1))
+            return [p[:, :, y : y + height, x : x + width] for p in pictures]
+        places = [(corner[i] + torch.randint(spare[i] + 1, (len(pictures[0]),))).tolist() for i in (0, 1)]
+        return [
+            torch.stack([p[:, y : y + height, x : x + width] for p, x, y in zip(picture, *places, strict=True)])
+            for picture in pictures
+        ]

@@ -58,11 +58,14 @@ def open_frames(
     needs: Sequence[str],
     cache: Path | None,
     *,
+    counts: Sequence[int] | None = None,
     num_points: int = 1024,
     cameras: tuple[str, ...] = ("kinect_0",),
     image_size: tuple[int, int] = (160, 90),
 ) -> Frames:
     """The clouds and pictures among `needs` of these trials, from the folder cache or made anew into it.
+
+    counts: of each trial, how many of its first frames are wanted; the others are not made. All by default.
 
     Raises:
         ValueError: the store has none, and no givers to make them with; or no folder is named.
@@ -86,7 +89,7 @@ def open_frames(
                 f"choose a policy that does without {key}, or import the dataset with its sensors"
             )
         kind = _Kind(f"{sensors[0]}s", recorded if there else made, options, shapes[key])
-        arrays |= _kept(store, ids, cache, kind)
+        arrays |= _kept(store, ids, cache, kind, counts)
     return Frames(arrays)
 
 
@@ -99,12 +102,16 @@ class _Kind(NamedTuple):
     arrays: Mapping[str, tuple[type, tuple[int, ...]]]  # dtype and shape of a row
 
 
-def _kept(store: ReplayStore, ids: Sequence[str], cache: Path, kind: _Kind) -> dict[str, NDArray]:
+def _kept(
+    store: ReplayStore, ids: Sequence[str], cache: Path, kind: _Kind, counts: Sequence[int] | None
+) -> dict[str, NDArray]:
     """Arrays of a kind, made into the cache unless they are there."""
-    trials = [(id, store.info(id).num_frames) for id in ids]
+    if counts is None:
+        counts = [store.info(id).num_frames for id in ids]
+    trials = list(zip(ids, counts, strict=True))
     words = {"make": kind.make.__name__, **kind.options, "trials": trials, "store": store.attrs["sha256"]}
     name = hashlib.sha256(json.dumps(words, sort_keys=True).encode()).hexdigest()[:16]
-    total = sum(count for _, count in trials)
+    total = sum(counts)
     cache.mkdir(parents=True, exist_ok=True)
     paths = {key: cache / f"{name}-{key}.npy" for key in kind.arrays}
     if not all(path.is_file() for path in paths.values()):
@@ -114,7 +121,7 @@ def _kept(store: ReplayStore, ids: Sequence[str], cache: Path, kind: _Kind) -> d
             for key, (dtype, shape) in kind.arrays.items()
         }
         with tqdm(total=total, desc=kind.name, unit="frame") as bar:
-            for rows, values in kind.make(store, ids, **kind.options):
+            for rows, values in kind.make(store, ids, counts, **kind.options):
                 for key, value in values.items():
                     out[key][rows] = value
                 bar.update(len(rows))
@@ -124,21 +131,21 @@ def _kept(store: ReplayStore, ids: Sequence[str], cache: Path, kind: _Kind) -> d
     return {key: np.load(path, mmap_mode="r") for key, path in paths.items()}
 
 
-def _recorded_clouds(store: ReplayStore, ids: Sequence[str], num_points: int) -> Iterator[Rows]:
+def _recorded_clouds(store: ReplayStore, ids: Sequence[str], counts: Sequence[int], num_points: int) -> Iterator[Rows]:
     """Some of the recorded points of each frame, int16 (N, P, 3)."""
     rng = np.random.default_rng(_SEED)
-    for first, id in zip(_begin(store, ids), ids, strict=False):
-        cloud = store.replay(id).sensor("cloud").numpy()
+    for first, id, count in zip(_begin(counts), ids, counts, strict=False):
+        cloud = store.replay(id).sensor("cloud")[:count].numpy()
         picked = rng.permuted(np.tile(np.arange(cloud.shape[1]), (len(cloud), 1)), axis=1)[:, :num_points]
         picked = picked[:, np.arange(num_points) % picked.shape[1]]
         packed = _packed(np.take_along_axis(cloud, picked[..., None], 1))
         yield first + np.arange(len(cloud)), {"point_cloud": packed}
 
 
-def _seen_clouds(store: ReplayStore, ids: Sequence[str], num_points: int) -> Iterator[Rows]:
+def _seen_clouds(store: ReplayStore, ids: Sequence[str], counts: Sequence[int], num_points: int) -> Iterator[Rows]:
     """Clouds as the environment's cameras would see the demonstrations, int16 (N, P, 3)."""
-    begin = _begin(store, ids)
-    order = sorted(range(len(ids)), key=lambda i: store.info(ids[i]).num_frames)  # those that end together
+    begin = _begin(counts)
+    order = sorted(range(len(ids)), key=lambda i: counts[i])  # those that end together
     for start in range(0, len(order), _WORLDS):
         numbers = order[start : start + _WORLDS]
         replays = [store.replay(ids[i]) for i in numbers]
@@ -147,8 +154,8 @@ def _seen_clouds(store: ReplayStore, ids: Sequence[str], num_points: int) -> Ite
         bones = [giver.bone_poses(r.giver) for giver, r in zip(givers, replays, strict=True)]
         links = [forward_kinematics(*split_hand_state(r.demo)) for r in replays if r.demo is not None]
         sensor.place(torch.arange(len(replays)), [r.object_model for r in replays], givers)
-        for t in range(max(r.num_frames for r in replays)):
-            on = [w for w, r in enumerate(replays) if t < r.num_frames]
+        for t in range(max(counts[i] for i in numbers)):
+            on = [w for w, i in enumerate(numbers) if t < counts[i]]
             part = sensor if len(on) == len(replays) else sensor.of(torch.tensor(on))
             pose, bone, link = (
                 torch.stack([values[w][t] for w in on]) for values in ([r.object_pose for r in replays], bones, links)
@@ -159,14 +166,19 @@ def _seen_clouds(store: ReplayStore, ids: Sequence[str], num_points: int) -> Ite
 
 
 def _recorded(
-    store: ReplayStore, ids: Sequence[str], cameras: tuple[str, ...], image_size: tuple[int, int]
+    store: ReplayStore,
+    ids: Sequence[str],
+    counts: Sequence[int],
+    cameras: tuple[str, ...],
+    image_size: tuple[int, int],
 ) -> Iterator[Rows]:
     """Recorded pictures of the first camera, brought to a size: uint8 (N, H, W, 3) and depth uint16 (N, H, W), mm."""
     size = image_size[::-1]
-    for first, id in zip(_begin(store, ids), ids, strict=False):
+    for first, id, count in zip(_begin(counts), ids, counts, strict=False):
         replay = store.replay(id)
-        image = interpolate(replay.sensor("image")[:, 0].movedim(-1, 1).float(), size, mode="area").movedim(1, -1)
-        depth = interpolate(replay.sensor("depth")[:, 0].float()[:, None], size)[:, 0]  # nearest: edges stay edges
+        image, depth = (replay.sensor(key)[:count, 0].float() for key in ("image", "depth"))
+        image = interpolate(image.movedim(-1, 1), size, mode="area").movedim(1, -1)
+        depth = interpolate(depth[:, None], size)[:, 0]  # nearest: edges stay edges
         values: dict[str, NDArray] = {
             "image": image.round().numpy().astype(np.uint8),
             "depth": depth.numpy().astype(np.uint16),
@@ -175,24 +187,28 @@ def _recorded(
 
 
 def _drawn(
-    store: ReplayStore, ids: Sequence[str], cameras: tuple[str, ...], image_size: tuple[int, int]
+    store: ReplayStore,
+    ids: Sequence[str],
+    counts: Sequence[int],
+    cameras: tuple[str, ...],
+    image_size: tuple[int, int],
 ) -> Iterator[Rows]:
     """The same as the environment's camera would see the demonstrations."""
-    begin = _begin(store, ids)
+    begin = _begin(counts)
     sensor = RGBDSensor(find_cameras(cameras, image_size))
     by_object = sorted(range(len(ids)), key=lambda i: store.info(ids[i]).object)  # one scene an object
     for i in by_object:
         timeline = Timeline.of(store.replay(ids[i]))
-        for t in range(timeline.replay.num_frames):
+        for t in range(counts[i]):
             drawn = sensor.draw(timeline.scene, t, timeline.replay.object_model, timeline.giver, timeline.bones[t])
             depth = np.round(drawn["depth"] / DEPTH_UNIT).astype(np.uint16)
             yield np.array([begin[i] + t]), {"image": drawn["image"][None], "depth": depth[None]}
     sensor.close()
 
 
-def _begin(store: ReplayStore, ids: Sequence[str]) -> NDArray[np.int64]:
+def _begin(counts: Sequence[int]) -> NDArray[np.int64]:
     """The row of each trial's first frame."""
-    return np.cumsum([0] + [store.info(id).num_frames for id in ids])
+    return np.cumsum([0, *counts])
 
 
 def _packed(points: NDArray) -> NDArray:

@@ -10,7 +10,7 @@ from dexh2r_gym.types import split_hand_state
 from policies.hand_vectors import base_of, encode, vector_size
 
 _SCALE = 0.1  # m, to which lengths are compared
-_MIDDLE = (0.0, 0.0, 1.0)  # m, where objects change hands
+MIDDLE = (0.0, 0.0, 1.0)  # m, where objects change hands
 
 
 def proprioception_size(observed: int, rotation: str, frame: str) -> int:
@@ -29,7 +29,7 @@ def proprioception(states: Tensor, rotation: str, frame: str) -> Tensor:
 
 
 def _scaled(numbers: Tensor, frame: str) -> Tensor:
-    middle = numbers.new_tensor(_MIDDLE if frame == "world" else (0.0, 0.0, 0.0))
+    middle = numbers.new_tensor(MIDDLE if frame == "world" else (0.0, 0.0, 0.0))
     return torch.cat(((numbers[..., :3] - middle) / _SCALE, numbers[..., 3:]), dim=-1)
 
 

@@ -14,7 +14,7 @@ import policies
 from dexh2r_gym.evaluate import evaluate
 from dexh2r_gym.replay import ReplayStore, write_store
 from dexh2r_gym.replay.presets import PRESETS
-from dexh2r_gym.rotations import quat_angle
+from dexh2r_gym.rotations import pose_apply, pose_inverse, quat_angle
 from dexh2r_gym.types import split_hand_state
 from policies import train as training
 from policies.approach import ApproachAgent, ApproachModel
@@ -25,6 +25,7 @@ from policies.dp import DP, DPConfig
 from policies.frames import open_frames
 from policies.hand_vectors import FRAMES, ROTATIONS, base_of, decode, encode, vector_size
 from policies.normalizer import Normalizer
+from policies.proprioception import MIDDLE
 from policies.train import TrainOptions
 from policies.train_approach import train
 from policies.unet1d import ConditionalUNet1D
@@ -37,8 +38,10 @@ SMALL = {
     "dp3": {"num_points": 16, "point_widths": (8, 16), "widths": (16, 16), "feature": 8, "sampling_steps": 2},
     "dp": {
         "image_size": (48, 27),
+        "window": (44, 26),
         "crop": (40, 24),
         "image_widths": (8, 16),
+        "image_strides": (4, 2),
         "widths": (16, 16),
         "feature": 8,
         "sampling_steps": 2,
@@ -365,12 +368,30 @@ def test_the_store_to_train_on_has_no_object_that_mini_keeps_for_tests():
 
 def test_dp_crops_in_the_middle_and_in_training_anywhere():
     model = DP(DPConfig(**SMALL["dp"]))
-    picture = torch.arange(48.0).expand(1, 2, 4, 27, 48)
+    picture = torch.arange(48.0).expand(1, 2, 27, 48)
     model.eval()
-    assert model._cropped(picture)[0, 0, 0, 0, [0, -1]].tolist() == [4, 43]
+    assert model._cropped(picture)[0][0, 0, 0, [0, -1]].tolist() == [4, 43]
     model.train()
-    first = {int(model._cropped(picture)[0, 0, 0, 0, 0]) for _ in range(60)}
-    assert first == set(range(9))
+    twice = [model._cropped(picture, picture) for _ in range(60)]
+    assert all(torch.equal(a, b) for a, b in twice)
+    assert {int(a[0, 0, 0, 0]) for a, _ in twice} == set(range(2, 7))  # 4 of the window are to spare
+
+
+def test_dp_knows_where_in_the_world_its_pixels_are():
+    """A picture of a known point: the pixel and depth at which a camera sees it give its place back."""
+    for frame in ("world", "palm"):
+        model = DP(DPConfig(**SMALL["dp"], frame=frame))
+        hand = torch.zeros(1, 1, 28)
+        hand[..., :3], hand[..., 5] = torch.tensor([0.1, 0.2, 1.0]), 0.5
+        pose, _ = split_hand_state(hand[0, 0])
+        point = torch.tensor([0.2, 0.1, 1.1])
+        seen = pose_apply(pose_inverse(model.camera.pose_world(pose)).float(), point)  # camera frame
+        u, v = (torch.from_numpy(model.camera.intrinsics()).float() @ (seen / seen[2]))[:2]
+        column, row = round(float(u)), round(float(v))
+        depth = torch.full((1, 1, 27, 48), float(seen[2]))
+        found = model._points(hand, depth, model.rays.expand(1, 1, 27, 48, 3))[0, 0, :, row, column]
+        wanted = point - torch.tensor(MIDDLE) if frame == "world" else pose_apply(pose_inverse(pose), point)
+        assert (found - wanted).norm() < 0.7 * float(seen[2]) / (0.477 * 48)  # half a pixel's diagonal
 
 
 # ---------------------------------------------------------------- training, checkpoints
