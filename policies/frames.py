@@ -27,6 +27,7 @@ from dexh2r_gym.sensing.cloud import CloudSensor
 from dexh2r_gym.sensing.rgbd import RGBDSensor
 from dexh2r_gym.show.timeline import Timeline
 from dexh2r_gym.types import split_hand_state
+from policies.processes import one_first
 
 Rows = tuple[NDArray, dict[str, NDArray]]  # rows, and what belongs into them by key
 
@@ -107,20 +108,21 @@ def _kept(store: ReplayStore, ids: Sequence[str], cache: Path, kind: _Kind) -> d
     total = sum(count for _, count in trials)
     cache.mkdir(parents=True, exist_ok=True)
     paths = {key: cache / f"{name}-{key}.npy" for key in kind.arrays}
-    if not all(path.is_file() for path in paths.values()):
-        partial = {key: path.with_suffix(".partial") for key, path in paths.items()}
-        out = {
-            key: np.lib.format.open_memmap(partial[key], "w+", dtype, (total, *shape))
-            for key, (dtype, shape) in kind.arrays.items()
-        }
-        with tqdm(total=total, desc=kind.name, unit="frame") as bar:
-            for rows, values in kind.make(store, ids, **kind.options):
-                for key, value in values.items():
-                    out[key][rows] = value
-                bar.update(len(rows))
-        for key, array in out.items():
-            array.flush()
-            partial[key].replace(paths[key])
+    with one_first():
+        if not all(path.is_file() for path in paths.values()):
+            partial = {key: path.with_suffix(".partial") for key, path in paths.items()}
+            out = {
+                key: np.lib.format.open_memmap(partial[key], "w+", dtype, (total, *shape))
+                for key, (dtype, shape) in kind.arrays.items()
+            }
+            with tqdm(total=total, desc=kind.name, unit="frame") as bar:
+                for rows, values in kind.make(store, ids, **kind.options):
+                    for key, value in values.items():
+                        out[key][rows] = value
+                    bar.update(len(rows))
+            for key, array in out.items():
+                array.flush()
+                partial[key].replace(paths[key])
     return {key: np.load(path, mmap_mode="r") for key, path in paths.items()}
 
 
