@@ -32,8 +32,8 @@ class GraspBatch:
 
     def to(self, device: torch.device) -> GraspBatch:
         """The batch on a device."""
-        tensors = (x.to(device) for x in (self.grasp, self.good, self.stable, self.cloud))
-        return GraspBatch(*tensors, self.scene.to(device))
+        grasp, good, stable, cloud = (x.to(device) for x in (self.grasp, self.good, self.stable, self.cloud))
+        return GraspBatch(grasp, good, stable, cloud, self.scene.to(device))
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The processes that train one model together, as `torchrun` or `accelerate launch` start them; else there is one."""
+"""The processes that train one model together, as `torchrun` starts them; else there is one."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Training of everything that learns here: one loop, top to bottom.
 
-It runs on a CPU, on a GPU, or on several of either, where `torchrun` or `accelerate launch` starts a process for each:
-every process draws its part of a batch, and gradients are averaged. Each step draws batch and noise from the seed, the
+It runs on a CPU, on a GPU, or on several of either, where `torchrun` starts a process for each: every process draws its
+part of a batch, and gradients are averaged. Each step draws batch and noise from the seed, the
 step's number and the process's, so a training that was stopped and goes on from its last state gives the same weights,
 bit for bit on CPUs with the same number of threads and processes.
 """
@@ -63,7 +63,7 @@ class TrainOptions:
     warmup: int = 200  # steps
     seed: int = 0
     precision: Literal["float32", "bfloat16", "float16"] = "float32"  # of the networks' products; float16 on GPUs only
-    trackers: tuple[Literal["tensorboard", "wandb"], ...] = ()  # that get losses as well as OUT.jsonl
+    trackers: tuple[str, ...] = ()  # `tensorboard`, `wandb`: they get losses as well as OUT.jsonl
 
     def __post_init__(self) -> None:
         check_trackers(self.trackers)
@@ -156,8 +156,7 @@ def fit(
                 bad = "in another process" if total.isfinite() else data.describe(batch)
                 kept = f"{state_path} holds the last good state" if state_path.exists() else "no state was kept yet"
                 raise FloatingPointError(
-                    f"the loss became {float(means.sum())} in step {step} ({bad}); {kept}; "
-                    "try a smaller learning rate"
+                    f"the loss became {float(means.sum())} in step {step} ({bad}); {kept}; try a smaller learning rate"
                 )
             optimizer.zero_grad()
             accelerator.backward(total)
@@ -234,7 +233,7 @@ def _check_that_all_begin_with(first: int, accelerator: Accelerator, state_path:
         raise ValueError(f"not all processes see {state_path}; put OUT into a folder that all machines share")
 
 
-def _tensors(model: nn.Module) -> list[Tensor]:
+def _tensors(model: nn.Module) -> list[Any]:
     """What is averaged: parameters; and buffers, which EMAModel copies, for they have no gradients."""
     return [*model.parameters(), *model.buffers()]
 
