@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import mmap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -48,6 +49,7 @@ class Frames:
         out = {}
         for key, array in self._arrays.items():
             value = torch.from_numpy(array[rows.flatten().numpy()]).unflatten(0, rows.shape)
+            _let_go(array)
             unit = {"point_cloud": CLOUD_UNIT, "depth": DEPTH_UNIT}.get(key)
             out[key] = value if unit is None else value.float() * unit
         return out
@@ -119,11 +121,19 @@ def _kept(store: ReplayStore, ids: Sequence[str], cache: Path, kind: _Kind) -> d
                 for rows, values in kind.make(store, ids, **kind.options):
                     for key, value in values.items():
                         out[key][rows] = value
+                        _let_go(out[key])
                     bar.update(len(rows))
             for key, array in out.items():
                 array.flush()
                 partial[key].replace(paths[key])
     return {key: np.load(path, mmap_mode="r") for key, path in paths.items()}
+
+
+def _let_go(array: NDArray) -> None:
+    """Take the pages of a file out of this process's memory, where they would pile up until all of the file is in it;
+    the system keeps them as long as it likes."""
+    if isinstance(array.base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):  # not on Windows
+        array.base.madvise(mmap.MADV_DONTNEED)
 
 
 def _recorded_clouds(store: ReplayStore, ids: Sequence[str], num_points: int) -> Iterator[Rows]:

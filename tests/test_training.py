@@ -9,6 +9,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import psutil
 import pytest
 import torch
 import torch.fx.experimental._config as meta_options
@@ -18,6 +20,7 @@ from torch import nn
 from dexh2r_gym.extras import MissingExtraError
 from policies import train as training
 from policies.checkpoint import load_checkpoint, make_model
+from policies.frames import Frames
 from policies.train import TrainOptions, fit
 from tests.test_approach import SMALL as APPROACHES
 from tests.test_grasp_generators import OBJECTS, GraspSet, tried
@@ -179,6 +182,21 @@ def test_tensorboard_has_losses_rate_and_speed_of_a_training_that_went_on(tmp_pa
     assert [event.value for event in events.Scalars("learning_rate")] == pytest.approx(rates)
     assert all(event.value > 0 for event in events.Scalars("steps_per_second"))
     assert "trackers" not in json.loads((tmp_path / "toy.json").read_text())["card"]["options"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts pages of files as Linux does")
+def test_reading_a_large_file_of_pictures_does_not_fill_memory(tmp_path):
+    rows, size = 64, 1 << 20
+    written = np.lib.format.open_memmap(tmp_path / "big.npy", "w+", np.uint8, (rows, size))
+    written[:] = np.arange(rows, dtype=np.uint8)[:, None]
+    written.flush()
+    del written
+    frames = Frames({"image": np.load(tmp_path / "big.npy", mmap_mode="r")})
+    process = psutil.Process()
+    before = process.memory_info().shared
+    for row in range(rows):
+        assert frames.read(torch.tensor([[row]]))["image"].unique().tolist() == [row]
+    assert process.memory_info().shared - before < 8 * size
 
 
 def stops_at(count: int):
