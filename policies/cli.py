@@ -19,6 +19,7 @@ class Train:
     if there is one. Several share each batch where torchrun starts a process for each, on other machines too.
 
     Example: dexh2r train dp3 --replays open.zarr.zip --out runs/dp3
+
     Four GPUs: torchrun --nproc-per-node 4 -m dexh2r_gym train dp3 --replays open.zarr.zip --out runs/dp3
     """
 
