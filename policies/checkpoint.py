@@ -167,6 +167,6 @@ def save_training(path: Path, state: Mapping[str, Any]) -> None:
 def load_training(path: Path) -> dict[str, Any]:
     """What `save_training` wrote; tensors and plain values only."""
     try:
-        return torch.load(path, weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise ValueError(f"{path}: not the state of a training: {error}; remove it to begin anew") from error

@@ -8,14 +8,19 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, subcommand
 
+from dexh2r_gym.extras import import_extra
+
 
 @dataclass
 class Train:
     """Train an approach policy on demonstrations, or a generator of grasps on grasps made by `dexh2r grasps data`.
 
-    Killed and started again, it goes on. `dexh2r evaluate --agent OUT.safetensors` then runs a policy.
+    Killed and started again, it goes on. `dexh2r evaluate --agent OUT.safetensors` then runs a policy. It takes a GPU
+    if there is one. Several share each batch where torchrun starts a process for each, on other machines too.
 
     Example: dexh2r train dp3 --replays open.zarr.zip --out runs/dp3
+
+    Four GPUs: torchrun --nproc-per-node 4 -m dexh2r_gym train dp3 --replays open.zarr.zip --out runs/dp3
     """
 
     policy: Positional[Literal["motionnet", "dp", "dp3", "flow", "grasp-cvae", "grasp-diffusion"]]
@@ -38,23 +43,35 @@ class Train:
     """Of a generator: a checkpoint (.safetensors) to start from, pre-trained on other objects."""
     steps: int = 6000
     batch_size: int = 256
+    """Of a step, all processes together."""
     learning_rate: float = 1e-3
     seed: int = 0
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """bfloat16 is twice as fast on a CPU that has it (AMX), slow on others."""
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    """bfloat16 is twice as fast on a CPU that has it (AMX), slow on others; float16 needs a GPU."""
     threads: int = 0
-    """CPU threads, 0 for all; the weights depend on it in their last bits."""
+    """CPU threads of a process, 0 for all (one under torchrun); the weights depend on it in their last bits."""
+    tensorboard: bool = False
+    """Also write losses, learning rate and steps a second for TensorBoard, to the folder `runs` beside OUT."""
+    wandb: bool = False
+    """The same for Weights & Biases, project dexh2r."""
 
     def run(self) -> None:
         import torch
 
+        import_extra("accelerate", "policies")
         from policies import train_approach, train_grasps
+        from policies.processes import processes
         from policies.train import TrainOptions
 
         if self.threads:
             torch.set_num_threads(self.threads)
         options = TrainOptions(
-            self.steps, self.batch_size, self.learning_rate, seed=self.seed, precision=self.precision
+            self.steps,
+            self.batch_size,
+            self.learning_rate,
+            seed=self.seed,
+            precision=self.precision,
+            trackers=tuple(name for name in ("tensorboard", "wandb") if getattr(self, name)),
         )
         if self.policy.startswith("grasp-"):
             if self.data is None:
@@ -71,7 +88,8 @@ class Train:
                 max_trials=self.max_trials,
                 labels=self.labels,
             )
-        print(f"wrote {self.out.with_suffix('.safetensors')}")
+        processes().on_main_process(print)(f"wrote {self.out.with_suffix('.safetensors')}")
+        processes().destroy_process_group()
 
 
 @dataclass

@@ -46,8 +46,8 @@ class DiffusionPolicy(ApproachModel):
     def loss(self, batch: Mapping[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
         """See `ApproachModel`: mean squared error of the clean sequence."""
         clean = self.future(batch)
-        step = torch.randint(self.config.train_steps, (len(clean),), generator=generator)
-        noise = torch.randn(clean.shape, generator=generator)
+        step = torch.randint(self.config.train_steps, (len(clean),), generator=generator).to(clean.device)
+        noise = torch.randn(clean.shape, generator=generator).to(clean.device)
         noisy = self.scheduler.add_noise(clean, noise, step)
         return {"plan": mse_loss(self.net(noisy, step, self.observe(batch)), clean)}
 

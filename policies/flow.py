@@ -78,8 +78,8 @@ class Flow(ApproachModel):
     def loss(self, batch: Mapping[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
         """See `ApproachModel`: mean squared error of the flow from noise to the demonstration."""
         clean = self.future(batch)
-        noise = torch.randn(clean.shape, generator=generator)
-        time = torch.rand(len(clean), generator=generator)
+        noise = torch.randn(clean.shape, generator=generator).to(clean.device)
+        time = torch.rand(len(clean), generator=generator).to(clean.device)
         part = time[:, None, None]
         flow = self(noise + part * (clean - noise), time, self.observe(batch))
         return {"plan": mse_loss(flow, clean - noise)}

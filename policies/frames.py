@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import mmap
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,6 +29,7 @@ from dexh2r_gym.sensing.cloud import CloudSensor
 from dexh2r_gym.sensing.rgbd import RGBDSensor
 from dexh2r_gym.show.timeline import Timeline
 from dexh2r_gym.types import split_hand_state
+from policies.processes import one_first
 
 Rows = tuple[NDArray, dict[str, NDArray]]  # rows, and what belongs into them by key
 
@@ -47,6 +50,7 @@ class Frames:
         out = {}
         for key, array in self._arrays.items():
             value = torch.from_numpy(array[rows.flatten().numpy()]).unflatten(0, rows.shape)
+            _let_go(array)
             unit = {"point_cloud": CLOUD_UNIT, "depth": DEPTH_UNIT}.get(key)
             out[key] = value if unit is None else value.float() * unit
         return out
@@ -114,21 +118,30 @@ def _kept(
     total = sum(counts)
     cache.mkdir(parents=True, exist_ok=True)
     paths = {key: cache / f"{name}-{key}.npy" for key in kind.arrays}
-    if not all(path.is_file() for path in paths.values()):
-        partial = {key: path.with_suffix(".partial") for key, path in paths.items()}
-        out = {
-            key: np.lib.format.open_memmap(partial[key], "w+", dtype, (total, *shape))
-            for key, (dtype, shape) in kind.arrays.items()
-        }
-        with tqdm(total=total, desc=kind.name, unit="frame") as bar:
-            for rows, values in kind.make(store, ids, counts, **kind.options):
-                for key, value in values.items():
-                    out[key][rows] = value
-                bar.update(len(rows))
-        for key, array in out.items():
-            array.flush()
-            partial[key].replace(paths[key])
+    with one_first():
+        if not all(path.is_file() for path in paths.values()):
+            partial = {key: path.with_suffix(f".{os.getpid()}.partial") for key, path in paths.items()}
+            out = {
+                key: np.lib.format.open_memmap(partial[key], "w+", dtype, (total, *shape))
+                for key, (dtype, shape) in kind.arrays.items()
+            }
+            with tqdm(total=total, desc=kind.name, unit="frame") as bar:
+                for rows, values in kind.make(store, ids, counts, **kind.options):
+                    for key, value in values.items():
+                        out[key][rows] = value
+                        _let_go(out[key])
+                    bar.update(len(rows))
+            for key, array in out.items():
+                array.flush()
+                partial[key].replace(paths[key])
     return {key: np.load(path, mmap_mode="r") for key, path in paths.items()}
+
+
+def _let_go(array: NDArray) -> None:
+    """Take the pages of a file out of this process's memory, where they would pile up until all of the file is in it;
+    the system keeps them as long as it likes."""
+    if isinstance(array.base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):  # not on Windows
+        array.base.madvise(mmap.MADV_DONTNEED)
 
 
 def _recorded_clouds(store: ReplayStore, ids: Sequence[str], counts: Sequence[int], num_points: int) -> Iterator[Rows]:

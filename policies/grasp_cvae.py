@@ -67,10 +67,11 @@ class GraspCVAE(GraspModel):
         hand = self.hand_net(true / _POINT_SCALE)
         mean, log_variance = self.encoder(torch.cat((feature, hand), dim=-1)).chunk(2, dim=-1)
         log_variance = log_variance.clamp(-10, 10)
-        code = mean + (0.5 * log_variance).exp() * torch.randn(mean.shape, generator=generator)
+        noise, drawn_code = (torch.randn(mean.shape, generator=generator).to(mean.device) for _ in range(2))
+        code = mean + (0.5 * log_variance).exp() * noise
         grasp = self.decoder(torch.cat((code, feature), dim=-1))
         made = hand_points(grasp, _HAND_POINTS)
-        drawn = self.decoder(torch.cat((torch.randn(mean.shape, generator=generator), feature), dim=-1))
+        drawn = self.decoder(torch.cat((drawn_code, feature), dim=-1))
         distance = torch.stack([scene.look_up(hand)[0] for hand in (made, hand_points(drawn, _HAND_POINTS))])
         wanted, _ = scene.look_up(true)
         depth, close = (-distance).clamp_min(0.0), wanted < _NEAR

@@ -30,6 +30,11 @@ class GraspBatch:
     cloud: Tensor  # (B, P, 3) points of the object, turned frame
     scene: Scene
 
+    def to(self, device: torch.device) -> GraspBatch:
+        """The batch on a device."""
+        grasp, good, stable, cloud = (x.to(device) for x in (self.grasp, self.good, self.stable, self.cloud))
+        return GraspBatch(grasp, good, stable, cloud, self.scene.to(device))
+
 
 @dataclass(frozen=True)
 class Scene:
@@ -42,6 +47,10 @@ class Scene:
     def select(self, rows: Tensor) -> Scene:
         """The scenes of these rows, given by their numbers or a (B,) bool."""
         return Scene(self.fields, self.index[rows], self.frame[rows])
+
+    def to(self, device: torch.device) -> Scene:
+        """The scenes on a device."""
+        return Scene(self.fields.to(device), self.index.to(device), self.frame.to(device))
 
     def look_up(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """Signed distance (B, P), differentiable, and slope (B, P, 3) at points (B, P, 3), all in the turned frame."""
@@ -95,7 +104,7 @@ class GraspSet:
 def hand_points(grasp: Tensor, per_link: int) -> Tensor:
     """Surface points of hands given by 25 numbers (B, 25), turned frame: `per_link` on each link. (B, 18 * n, 3)"""
     position, joints = decode(grasp)
-    still = torch.tensor([1.0, 0.0, 0.0, 0.0], dtype=grasp.dtype)
+    still = grasp.new_tensor([1.0, 0.0, 0.0, 0.0])
     links = forward_kinematics(torch.cat((position, still.expand(len(grasp), 4)), dim=-1), joints)  # (B, 18, 7)
     local = surface_points_local()[0].unflatten(0, (links.shape[1], -1))[:, :per_link].to(grasp)
     return pose_apply(links[:, :, None], local).flatten(1, 2)

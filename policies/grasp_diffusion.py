@@ -136,8 +136,8 @@ class GraspDiffusion(GraspModel):
         judged = self.judge(batch.grasp, seen, batch.scene)
         rows = batch.good.nonzero().squeeze(1).repeat(self.config.samples)
         feature, scene, grasp = seen[rows], batch.scene.select(rows), batch.grasp[rows]
-        time = torch.randint(self.config.train_steps, (len(grasp),), generator=generator)
-        noise = torch.randn(grasp.shape, generator=generator)
+        time = torch.randint(self.config.train_steps, (len(grasp),), generator=generator).to(grasp.device)
+        noise = torch.randn(grasp.shape, generator=generator).to(grasp.device)
         noisy = self.scheduler.add_noise(grasp, noise, time)
         return {
             "grasp": mse_loss(self(noisy, time, feature, scene), grasp),

@@ -6,6 +6,7 @@ Made from an object's own grid, or from a point cloud with normals alone, as a g
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -142,6 +143,17 @@ class FieldStack:
         self._origin = torch.stack([field.origin for field in fields])
         self._spacing = torch.stack([field.extent for field in fields]) / self._last
         self.center = torch.stack([field.center for field in fields])  # (K, 3)
+        self._elsewhere: dict[torch.device, FieldStack] = {}
+
+    def to(self, device: torch.device) -> FieldStack:
+        """The same fields on a device; they are sent there once."""
+        if self.center.device == device:
+            return self
+        if device not in self._elsewhere:
+            there = copy(self)
+            there.__dict__ = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in vars(self).items()}
+            self._elsewhere[device] = there
+        return self._elsewhere[device]
 
     def look_up(self, index: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
         """Signed distance (B, P), differentiable, and slope (B, P, 3) at points (B, P, 3) of solids index (B,)."""
