@@ -26,7 +26,7 @@ from dexh2r_gym.alignment import (
 )
 from dexh2r_gym.grasps.generators import GraspGenerator
 from dexh2r_gym.hand import OPEN_HAND
-from dexh2r_gym.rotations import pose_apply, pose_inverse, pose_multiply
+from dexh2r_gym.rotations import pose_apply, pose_inverse, pose_multiply, quat_angle
 from dexh2r_gym.types import NUM_GIVER_JOINTS, join_hand_state, split_hand_state
 from policies.agent import Agent, fresh_worlds
 from policies.approach import ApproachAgent, ApproachModel
@@ -34,7 +34,11 @@ from policies.goal_proposals import SeenGoals, cloud_depth, propose_goals
 from policies.reach import reach_cost
 from policies.tracking import Track, follow, restart, rigid_motion, start_track
 
-_STALL_FRAMES = 12  # that the hand stands at a goal before it tries another: it does not hold if the episode goes on
+_STALL_FRAMES = 9  # that the hand stands at a goal before it tries another: it does not hold if the episode goes on
+_STUCK_FRAMES = 12  # in which a hand near its goal has come no nearer, before it tries another: something is in the way
+_NEAR, _NEARER = 0.20, 0.005  # m
+_ALIKE = (0.03, 0.4)  # m, rad: goals that are no farther from one that did not prove good are not tried either
+_OPEN_UNTIL = 0.015  # m from the goal, where the fingers begin to close: what is not seen may be in their way before
 _CLOSING = 0.02  # rad a frame; fingers that move by more are on their way
 _COST_POINTS = 128  # of a cloud, from which the way to a goal keeps away
 _RETREATS = 2.0  # behind a goal: where the hand is expected to come from
@@ -55,6 +59,8 @@ class DynamicGraspState:
     aligning: Tensor  # (B,) bool
     retreating: Tensor  # (B,) bool
     stalled: Tensor  # (B,) long, frames that the hand has stood at its goal
+    nearest: Tensor  # (B,) m, how near it has come to it on the way
+    stuck: Tensor  # (B,) long, frames since it came nearer
     tries: Tensor  # (B,) long, times that the way to the goal was blocked
     command: Tensor  # (B, 28) hand state last told
     giver: Tensor  # (B, 16, 3) m, world
@@ -121,6 +127,7 @@ class DynamicGrasp:
         fresh = torch.from_numpy(fresh_worlds(len(hand), state, episode_start))
         state = self._look(state, fresh, cloud, hand, giver)
         goal, d, state = self._choose(state, cloud, hand)
+        state = _notice(state, d)
         begins = ~state.aligning & (d < self._start_distance) & state.begun
         aligning = begins | (state.aligning & (d < 2 * self._start_distance))
         state = replace(state, aligning=aligning, command=torch.where(begins[:, None], hand, state.command))
@@ -159,6 +166,8 @@ class DynamicGrasp:
             aligning=state.aligning & ~anew,
             retreating=state.retreating & ~anew,
             stalled=state.stalled * ~anew,
+            nearest=torch.where(anew, torch.inf, state.nearest),
+            stuck=state.stuck * ~anew,
             tries=state.tries * ~anew,
             command=torch.where(anew[:, None], hand, state.command),
             giver=giver,
@@ -173,7 +182,7 @@ class DynamicGrasp:
         goals = SeenGoals(pose, joints, every, torch.zeros(worlds, dtype=torch.long))
         none = torch.zeros(worlds, dtype=torch.long)
         return DynamicGraspState(
-            no, start_track(cloud), goals, none, ~no, ~every, no, no, none, none, hand, giver, None
+            no, start_track(cloud), goals, none, ~no, ~every, no, no, none, none.float(), none, none, hand, giver, None
         )
 
     def _choose(
@@ -196,7 +205,19 @@ class DynamicGrasp:
         goal = state.goals.palm_pose[rows, index]
         d = (pose_multiply(state.track.pose, goal)[:, :3] - hand[:, :3]).norm(dim=-1)
         undecided = state.undecided & ~state.begun
-        return goal, d, replace(state, given_up=given_up, goal=index, undecided=undecided)
+        other = index != state.goal
+        return (
+            goal,
+            d,
+            replace(
+                state,
+                given_up=given_up,
+                goal=index,
+                undecided=undecided,
+                nearest=torch.where(other, torch.inf, state.nearest),
+                stuck=state.stuck * ~other,
+            ),
+        )
 
     def _cost(self, w: Tensor, state: DynamicGraspState, cloud: Tensor, hand: Tensor) -> Tensor:
         """What the goals of worlds w (n,) cost to reach, (n, G)."""
@@ -228,6 +249,11 @@ class DynamicGrasp:
         pose = pose_multiply(pose_multiply(ahead, pose_inverse(state.track.pose[w])), pose)  # carried along
         target, closed = pose_multiply(ahead, goal), state.goals.joints[w, index]
         candidates = alignment_candidates(pose, joints, target, closed, self._limits, self._dt)
+        far = (target[:, :3] - pose[:, :3]).norm(dim=-1) > _OPEN_UNTIL
+        candidates = [
+            tuple(torch.where(far[:, None], a, b) for a, b in zip(candidates[1 - i], candidates[i], strict=True))
+            for i in (0, 1)
+        ] + [candidates[2]]
         steps = torch.stack([join_hand_state(*candidate) for candidate in candidates])  # (3, n, 28)
         points = pose_apply(ahead[:, None], state.track.points[w])
         away = len(candidates) - 1  # leads away from the object and needs no check
@@ -247,8 +273,33 @@ class DynamicGrasp:
         choice[retreating] = away
         return steps[choice, rows].float(), replace(
             state,
-            given_up=state.given_up.index_put((w, index), state.given_up[w, index] | give_up),
+            given_up=state.given_up | _alike(state.goals, state.goal) & _of(w, give_up, state)[:, None],
             retreating=state.retreating.index_put((w,), retreating),
             stalled=state.stalled.index_put((w,), stalled * ~give_up),
             tries=state.tries.index_put((w,), tries * ~give_up),
         )
+
+
+def _notice(state: DynamicGraspState, d: Tensor) -> DynamicGraspState:
+    """Give up goals that the hand comes no nearer to on the way, d (B,) metres from them."""
+    nearer = d < state.nearest - _NEARER
+    stuck = (state.stuck + 1) * (~nearer & ~state.aligning & state.begun & (d < _NEAR))
+    give_up = stuck > _STUCK_FRAMES
+    return replace(
+        state,
+        nearest=torch.where(nearer, d, state.nearest).masked_fill(give_up, torch.inf),
+        stuck=stuck * ~give_up,
+        given_up=state.given_up | _alike(state.goals, state.goal) & give_up[:, None],
+    )
+
+
+def _alike(goals: SeenGoals, index: Tensor) -> Tensor:
+    """Goals (B, G) bool that are much the same as those of index (B,), themselves included."""
+    one = goals.palm_pose[torch.arange(len(index)), index][:, None]
+    apart = (goals.palm_pose - one)[..., :3].norm(dim=-1)
+    return (apart < _ALIKE[0]) & (quat_angle(goals.palm_pose[..., 3:], one[..., 3:]) < _ALIKE[1])
+
+
+def _of(worlds: Tensor, some: Tensor, state: DynamicGraspState) -> Tensor:
+    """What is true of worlds (n,), as (B,) bool."""
+    return torch.zeros_like(state.begun).index_put((worlds,), some)
