@@ -6,8 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import imageio.v2 as imageio
+import numpy as np
 import pytest
+from stable_baselines3 import PPO
 
+from dexh2r_gym.evaluate import evaluate
 from dexh2r_gym.replay import ReplayStore, write_store
 from tests.trials import object_of, trial_of
 
@@ -75,6 +79,54 @@ def test_a_plain_function_takes_objects_as_a_script_and_as_an_agent_of_the_comma
     assert "holds a run already" in example(f"own_agent.py --out {out} --replays {store}", tmp_path, code=1)
 
 
-def test_stable_baselines3_trains_on_the_environment(tmp_path):
-    assert "total_timesteps" in example("train_sb3.py 64", tmp_path)
-    assert (tmp_path / "runs/ppo_handover.zip").stat().st_size > 0
+def test_a_policy_is_trained_and_its_checkpoint_evaluated(store, tmp_path):
+    line = f"train_policy.py --replays {store} --test-replays {store} --max-trials 2 --steps 4 --batch-size 8 --seed 3"
+    printed = example(f"{line} --mode easy --backend kinematic --out mine", tmp_path)
+    card = json.loads((tmp_path / "mine.json").read_text())
+    assert card["policy"] == "motionnet" and card["card"]["trials"] == 2
+    assert card["card"]["options"]["steps"] == 4 and card["card"]["options"]["seed"] == 3
+    evaluated = json.loads((tmp_path / "mine/config.json").read_text())["evaluation"]
+    assert evaluated["agent_identity"] == card["sha256"] and evaluated["seed"] == 3
+    assert evaluated["obs_mode"] == "point_cloud"
+    assert f"'succ': {round(scores_of(tmp_path / 'mine')['succ'], 3)}" in printed and "released {" in printed
+
+
+def test_agents_are_compared_in_a_table_and_a_figure(store, tmp_path):
+    agents = {"replay": "replay", "random": "random", "own_agent:make_agent": "own_agent.make_agent"}
+    line = f"compare_agents.py --agents {' '.join(agents)} --replays {store} --backend kinematic --figure seen.png"
+    printed = example(line, tmp_path)
+    table = (tmp_path / "runs/compare_agents/table.md").read_text()
+    assert table in printed
+    rows = [[word.strip() for word in row.split("|")[1:-1]] for row in table.splitlines()[2:]]
+    assert [row[:2] for row in rows] == [[name, d] for name in agents.values() for d in ("paper", "released")]
+    succ = {name: scores_of(tmp_path / "runs/compare_agents" / name)["succ"] for name in agents.values()}
+    assert succ["replay"] == succ["own_agent.make_agent"] == 100 and succ["random"] == 0
+    assert all(row[2].startswith(f"{succ[row[0]]:.1f} [") for row in rows if row[1] == "paper")
+    picture = imageio.imread(tmp_path / "seen.png")
+    assert picture.shape[0] > 300 and picture.shape[1] > 1000
+    colours = {tuple(colour) for colour in picture[..., :3].reshape(-1, 3)}
+    assert {(0x00, 0x72, 0xB2), (0xE6, 0x9F, 0x00)} <= colours, "bars of both definitions"
+
+
+def test_ppo_is_trained_saved_loaded_and_evaluated(store, tmp_path):
+    out = tmp_path / "ppo"
+    line = f"train_sb3.py --steps 4096 --num-envs 8 --replays {store} --out {out}"
+    printed = example(line, tmp_path)
+    assert "ep_rew_mean" in printed and "success_rate" in printed and "total_timesteps" in printed
+    scores = scores_of(out / "evaluation")
+    assert f"'succ': {round(scores['succ'], 3)}" in printed
+    evaluated = json.loads((out / "evaluation/config.json").read_text())["evaluation"]
+    assert evaluated["agent"] == "PPO" and evaluated["control_mode"] == "delta"
+    model = PPO.load(out / "model.zip", device="cpu")
+    assert model.num_timesteps == 4096
+    again = evaluate(
+        model,
+        out=tmp_path / "again",
+        replays=store,
+        mode="easy",
+        backend="kinematic",
+        progress=False,
+        control_mode="delta",
+    )
+    assert {name: again["overall"]["paper"][name]["value"] for name in scores} == scores, "what was saved acts the same"
+    assert "exists" in example(line, tmp_path, code=1)
