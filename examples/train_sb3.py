@@ -3,8 +3,8 @@
     python examples/train_sb3.py --steps 200000 --out runs/train_sb3
     dexh2r evaluate --agent examples.train_sb3:make_agent --mode easy --backend kinematic  # what was saved there
 
-A model's `predict` is the agent contract: nothing is wrapped. Its other algorithms take the same environment. Needs the
-extra `rl`.
+A model's `predict` is the agent contract: nothing is wrapped. Its other algorithms take the
+same environment. Needs the extra `rl`.
 """
 
 from pathlib import Path
@@ -42,7 +42,7 @@ def main(
     """Train PPO with the environment's dense reward, save and load it, and evaluate it on trials that it never saw.
 
     Args:
-        out: folder of the model, model.zip, and of its evaluation; must not hold one yet.
+        out: folder of the model, model.zip, and of its evaluation; must not exist yet.
         steps: of all worlds together: 200,000 show how rewards rise, not a good policy.
         num_envs: worlds side by side.
         replays: `mini`, or the path of a replay store: its train split for training, its test split for evaluation.
@@ -51,8 +51,7 @@ def main(
         device: cpu, which is faster for small networks, or cuda.
         seed: of weights, actions, and the trials that are drawn.
     """
-    if out.exists():
-        raise FileExistsError(f"{out} exists: choose another folder")
+    out.mkdir(parents=True)
     setting = {"replays": replays, "mode": mode, "backend": backend, **OPTIONS}
     env = VecMonitor(HandoverVecEnv(num_envs, split="train", released_metrics=False, **setting))
     model = PPO(
@@ -60,17 +59,17 @@ def main(
         env,
         n_steps=32,
         batch_size=16 * num_envs,
+        policy_kwargs={"log_std_init": -1.0},  # a hand that trembles less finds goals more often
         seed=seed,
         device=device,
         verbose=1,
-        policy_kwargs={"log_std_init": -1.0},
     )
     model.learn(steps)
     model.save(out / "model.zip")
     env.close()
 
     trained = PPO.load(out / "model.zip", device=device)
-    report = evaluate(trained, out=out / "evaluation", resume=False, split="test", seed=seed, **setting)
+    report = evaluate(trained, out=out / "evaluation", seed=seed, **setting)
     for definition in ("paper", "released"):
         scores = report["overall"][definition]
         print(definition, {name: round(scores[name]["value"], 3) for name in ("succ", "safe", "pen_dep_cm")})

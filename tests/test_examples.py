@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 import imageio.v2 as imageio
-import numpy as np
 import pytest
 from stable_baselines3 import PPO
 
+from dexh2r_gym.agents import find_agent
 from dexh2r_gym.evaluate import evaluate
 from dexh2r_gym.replay import ReplayStore, write_store
 from tests.trials import object_of, trial_of
@@ -21,7 +21,7 @@ TRIALS = {"train": 6, "validation": 1, "test": 4}
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    """A few trials of each split of mini."""
+    """A few trials of each split of mini, demonstrated."""
     mini = ReplayStore.open("mini")
     replays = [mini.replay(id) for split, count in TRIALS.items() for id in mini.ids(split)[:count]]
     return write_store(
@@ -108,25 +108,33 @@ def test_agents_are_compared_in_a_table_and_a_figure(store, tmp_path):
     assert {(0x00, 0x72, 0xB2), (0xE6, 0x9F, 0x00)} <= colours, "bars of both definitions"
 
 
-def test_ppo_is_trained_saved_loaded_and_evaluated(store, tmp_path):
-    out = tmp_path / "ppo"
-    line = f"train_sb3.py --steps 4096 --num-envs 8 --replays {store} --out {out}"
+def test_ppo_is_trained_saved_loaded_and_evaluated(store, tmp_path, monkeypatch):
+    line = f"train_sb3.py --steps 4096 --num-envs 8 --replays {store}"
     printed = example(line, tmp_path)
     assert "ep_rew_mean" in printed and "success_rate" in printed and "total_timesteps" in printed
+    out = tmp_path / "runs/train_sb3"
     scores = scores_of(out / "evaluation")
     assert f"'succ': {round(scores['succ'], 3)}" in printed
     evaluated = json.loads((out / "evaluation/config.json").read_text())["evaluation"]
     assert evaluated["agent"] == "PPO" and evaluated["control_mode"] == "delta"
-    model = PPO.load(out / "model.zip", device="cpu")
-    assert model.num_timesteps == 4096
-    again = evaluate(
-        model,
-        out=tmp_path / "again",
-        replays=store,
-        mode="easy",
-        backend="kinematic",
-        progress=False,
-        control_mode="delta",
-    )
-    assert {name: again["overall"]["paper"][name]["value"] for name in scores} == scores, "what was saved acts the same"
-    assert "exists" in example(line, tmp_path, code=1)
+    assert PPO.load(out / "model.zip", device="cpu").num_timesteps == 4096
+    monkeypatch.chdir(tmp_path)
+    same_again("examples.train_sb3:make_agent", store, scores)
+    assert "FileExistsError" in example(line, tmp_path, code=1)
+
+
+def test_a_torch_module_learns_from_demonstrations(store, tmp_path, monkeypatch):
+    line = f"own_torch_policy.py --frames 150 --num-envs 6 --steps 400 --replays {store} --backend kinematic"
+    printed = example(f"{line} --device cpu", tmp_path)
+    scores = scores_of(tmp_path / "runs/own_torch_policy/evaluation")
+    assert f"'succ': {round(scores['succ'], 3)}" in printed
+    assert scores["succ"] >= 50, "chance takes none, and 75 were measured"
+    monkeypatch.chdir(tmp_path)
+    same_again("examples.own_torch_policy:make_agent", store, scores)
+
+
+def same_again(agent, store, scores):
+    """What was saved acts the same as an agent of the command."""
+    setting = {"mode": "easy", "backend": "kinematic", "progress": False}
+    evaluate(find_agent(agent), out="again", replays=store, **setting)
+    assert scores_of(Path("again")) == scores
