@@ -80,7 +80,7 @@ def main(
     replays: str = "mini",
     frames: int = 300,
     num_envs: int = 64,
-    steps: int = 3000,
+    steps: int = 2000,
     mode: Literal["easy", "hard"] = "easy",
     backend: Literal["mujoco", "kinematic"] = "mujoco",
     device: str = "cuda" if torch.cuda.is_available() else "cpu",
