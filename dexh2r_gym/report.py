@@ -143,7 +143,7 @@ def to_markdown(report: dict[str, Any]) -> str:
     overall = report["overall"]
     lines += ["", "## Approach", "", "| | paper | released code | difference |", "|---|---|---|---|"]
     for name in REPORTED.values():
-        cells = [_cell(overall[column][name], name) for column in ("paper", "released", "difference")]
+        cells = [cell(overall[column][name], name) for column in ("paper", "released", "difference")]
         lines.append(f"| {name}{_unit(name)} | {' | '.join(cells)} |")
     lines += [
         "",
@@ -157,7 +157,7 @@ def to_markdown(report: dict[str, Any]) -> str:
         f"moved the hand, the first {RELEASED_SKIPPED_FRAMES} left out. succ: goal pose alignment began (or "
         "the agent reached a grasp by itself). safe: no frame with any depth. pen_fr: frames with any depth.",
         "",
-        f"Largest force on the giver's hand, mean over episodes: {_cell(overall['giver_force_N'], 'giver_force_N')} N.",
+        f"Largest force on the giver's hand, mean over episodes: {cell(overall['giver_force_N'], 'giver_force_N')} N.",
         "",
         "## Why episodes ended",
         "",
@@ -193,9 +193,9 @@ def _false_positive_lines(found: dict[str, Any]) -> list[str]:
         "",
         "| released definition | as it is | without its false frames |",
         "|---|---|---|",
-        f"| safe (%) | {_cell(found['safe'], 'safe')} | {_cell(found['safe_without_false_frames'], 'safe')} |",
-        f"| pen_dep_cm | {_cell(found['pen_dep_cm'], 'pen_dep_cm')} | "
-        f"{_cell(found['pen_dep_cm_without_false_frames'], 'pen_dep_cm')} |",
+        f"| safe (%) | {cell(found['safe'], 'safe')} | {cell(found['safe_without_false_frames'], 'safe')} |",
+        f"| pen_dep_cm | {cell(found['pen_dep_cm'], 'pen_dep_cm')} | "
+        f"{cell(found['pen_dep_cm_without_false_frames'], 'pen_dep_cm')} |",
         "",
         f"{found['unsafe_only_by_false_frames']} of {found['unsafe_episodes']} episodes that it calls unsafe are so "
         "only by false frames.",
@@ -207,8 +207,8 @@ def _group_table(groups: dict[str, Any]) -> list[str]:
     heads = [f"{name}{_unit(name)}" for name in names] + ["succ released (%)", "safe released (%)"]
     table = [f"| | episodes | {' | '.join(heads)} |", "|---" * (len(heads) + 2) + "|"]
     for group, summary in groups.items():
-        cells = [_cell(summary["paper"][name], name) for name in names]
-        cells += [_cell(summary["released"][name], name) for name in ("succ", "safe")]
+        cells = [cell(summary["paper"][name], name) for name in names]
+        cells += [cell(summary["released"][name], name) for name in ("succ", "safe")]
         table.append(f"| {group} | {summary['episodes']} | {' | '.join(cells)} |")
     return table
 
@@ -217,7 +217,8 @@ def _unit(name: str) -> str:
     return f" ({UNITS[name]})" if UNITS[name] == "%" else ""
 
 
-def _cell(estimate: dict[str, float | None], name: str) -> str:
+def cell(estimate: dict[str, float | None], name: str) -> str:
+    """An estimate of that quantity as reports write it: its value, and its interval where one is known."""
     if estimate["value"] is None:
         return "-"
     digits: Callable[[float], str] = lambda x: f"{x:.{3 if UNITS[name] in ('cm', 'm') else 1}f}"  # noqa: E731

@@ -15,16 +15,16 @@ import numpy as np
 from scipy.stats import binomtest, wilcoxon
 
 from dexh2r_gym.extras import import_extra
-from dexh2r_gym.report import summarise
+from dexh2r_gym.report import cell, summarise
 
 Row = dict[str, Any]
 Cell = tuple[str, str, str]  # agent, mode, backend
 COLUMNS = {
-    "succ": ("succ %", 1),
-    "safe": ("safe %", 1),
-    "pen_dep_cm": ("pen_dep cm", 3),
-    "pen_fr": ("pen_fr", 1),
-    "infer_fr": ("infer_fr", 1),
+    "succ": "succ %",
+    "safe": "safe %",
+    "pen_dep_cm": "pen_dep cm",
+    "pen_fr": "pen_fr",
+    "infer_fr": "infer_fr",
 }
 COMPARED = ("succ", "safe", "pen_dep")
 # DexH2R (ICCV 2025), Table 3: succ, safe, pen_dep cm, pen_fr, infer_fr
@@ -120,13 +120,13 @@ def table_markdown(table: Mapping[str, Any]) -> str:
     ]
     for definition in ("paper", "released"):
         lines += ["", f"## By the {'paper' if definition == 'paper' else 'released code'}'s definitions", ""]
-        lines += ["| agent | mode | backend | " + " | ".join(title for title, _ in COLUMNS.values()) + " |"]
+        lines += ["| agent | mode | backend | " + " | ".join(COLUMNS.values()) + " |"]
         lines += ["|" + "---|" * (3 + len(COLUMNS))]
-        for cell in table["cells"]:
-            numbers = [_number(cell[definition][name], digits) for name, (_, digits) in COLUMNS.items()]
-            lines.append(f"| {cell['agent']} | {cell['mode']} | {cell['backend']} | " + " | ".join(numbers) + " |")
+        for found in table["cells"]:
+            numbers = [cell(found[definition][name], name) for name in COLUMNS]
+            lines.append(f"| {found['agent']} | {found['mode']} | {found['backend']} | " + " | ".join(numbers) + " |")
     lines += ["", f"## Table 3 of the paper ({table['published_label']})", ""]
-    lines += ["| method | mode | " + " | ".join(title for title, _ in COLUMNS.values()) + " |"]
+    lines += ["| method | mode | " + " | ".join(COLUMNS.values()) + " |"]
     lines += ["|" + "---|" * (2 + len(COLUMNS))]
     for row in table["published"]:
         lines.append(f"| {row['method']} | {row['mode']} | " + " | ".join(f"{row[n]:g}" for n in COLUMNS) + " |")
@@ -166,7 +166,7 @@ def plot_table(table: Mapping[str, Any], path: Path) -> None:
             mine = {(c["mode"], c["backend"]): c["paper"][name] for c in cells if c["agent"] == agent}
             at = np.array([i for i, setting in enumerate(settings) if setting in mine])
             found = [mine[settings[i]] for i in at]
-            value, low, high = (np.array([f[key] for f in found]) for key in ("value", "low", "high"))
+            value, low, high = (np.array([f[key] for f in found], dtype=float) for key in ("value", "low", "high"))
             spread = np.stack((value - low, high - value)).clip(0)
             axis.bar(
                 at + (number - (len(agents) - 1) / 2) * width,
@@ -186,7 +186,3 @@ def plot_table(table: Mapping[str, Any], path: Path) -> None:
     axes[0].legend(ncols=min(len(agents), 4), loc="lower left", bbox_to_anchor=(0, 1.02), frameon=False)
     figure.suptitle(f"Approaching motion, {table['replays']} {table['split']}, 95% intervals", y=0.995)
     figure.savefig(path, dpi=110, bbox_inches="tight")
-
-
-def _number(estimate: Mapping[str, float], digits: int) -> str:
-    return f"{estimate['value']:.{digits}f} [{estimate['low']:.{digits}f}, {estimate['high']:.{digits}f}]"

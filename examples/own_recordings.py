@@ -5,9 +5,9 @@ mug.obj: mesh of the object, metres. recording.npz, 30 frames a second, metres, 
 orientation, 15 joints (axis-angle, zero is the flat hand) and shape. It should end with the object held out.
 """
 
-import sys
-
 import numpy as np
+import tyro
+from tyro.conf import Positional
 
 from dexh2r_gym.agents import find_agent
 from dexh2r_gym.evaluate import evaluate
@@ -18,7 +18,20 @@ from dexh2r_gym.replay import write_store
 from dexh2r_gym.replay.recorded import hold_still, into_scene, recorded_object, recorded_trial
 
 
-def main(mesh: str, recording: str, out: str = "own.zarr.zip", run: str = "runs/own_recordings") -> dict:
+def main(
+    mesh: Positional[str],
+    recording: Positional[str],
+    out: str = "own.zarr.zip",
+    run: str = "runs/own_recordings",
+) -> dict:
+    """Make a store of one recording of your own, and let the scripted expert take the object in it.
+
+    Args:
+        mesh: of the object, metres.
+        recording: npz of `object` (T, 7) and `giver` (T, 61), 30 frames a second; see the top of this file.
+        out: the store that is written.
+        run: folder of the evaluation.
+    """
     data = np.load(recording)
     thing = ObjectModel.from_mesh(mesh, mass=0.3)  # kg
     goals = make_pool(thing, seed=0)  # where the robot can take it: a minute
@@ -32,5 +45,5 @@ def main(mesh: str, recording: str, out: str = "own.zarr.zip", run: str = "runs/
 
 
 if __name__ == "__main__":
-    report = main(*sys.argv[1:])
+    report = tyro.cli(main)
     print({name: round(float(value["value"]), 2) for name, value in report["overall"]["paper"].items()})

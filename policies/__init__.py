@@ -1,5 +1,5 @@
 """Agents for the handover environments: `policies.load(name, env)`, `policies.env_options(name)`."""
 
-from policies.agent import Agent, agents, env_options, load
+from policies.agent import Agent, FunctionAgent, agents, env_options, load
 
-__all__ = ["Agent", "agents", "env_options", "load"]
+__all__ = ["Agent", "FunctionAgent", "agents", "env_options", "load"]

@@ -30,6 +30,20 @@ class Agent(Protocol):
         """
 
 
+class FunctionAgent:
+    """A plain function of the observation as an agent: it remembers nothing."""
+
+    def __init__(self, act: Callable[[Any], np.ndarray]):
+        """act: actions (B, 28) for observations of B worlds."""
+        self._act = act
+
+    def predict(
+        self, observation: Any, state: Any = None, episode_start: np.ndarray | None = None, deterministic: bool = True
+    ) -> tuple[np.ndarray, None]:
+        """See `policies.Agent`; `deterministic` changes nothing."""
+        return self._act(observation), None
+
+
 def agents() -> dict[str, Callable[..., Any]]:
     """How to make each agent that comes with the package, by name; a maker takes the environment and a seed.
 

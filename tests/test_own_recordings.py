@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import trimesh
+import tyro
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -90,9 +91,8 @@ def test_recipe_makes_a_store_and_evaluates_it(tmp_path: Path, monkeypatch) -> N
     mano[:, :3] -= GiverHand("right", model="mano").root  # MANO's translation is not the wrist
     np.savez(tmp_path / "recording.npz", object=object_pose.numpy(), giver=mano.numpy())
     out = tmp_path / "own.zarr.zip"
-    report = own_recordings.main(
-        str(tmp_path / "bottle.obj"), str(tmp_path / "recording.npz"), str(out), str(tmp_path / "run")
-    )
+    words = [tmp_path / "bottle.obj", tmp_path / "recording.npz", "--out", out, "--run", tmp_path / "run"]
+    report = tyro.cli(own_recordings.main, args=[str(word) for word in words])
     store = ReplayStore.open(out)
     store.check()
     (replay,) = store

@@ -56,17 +56,31 @@ def test_agents_are_compared_on_the_trials_that_both_have():
         compare({"a": a[:1], "b": b[2:]})
 
 
-def test_a_table_of_two_agents_with_its_plot_and_wall(tmp_path):
-    pytest.importorskip("matplotlib")
+def store_of(count, folder):
+    """The first test trials of mini."""
     mini = ReplayStore.open("mini")
-    replays = [mini.replay(id) for id in mini.ids("test")[:2]]
-    store = write_store(
-        tmp_path / "two.zarr.zip",
+    replays = [mini.replay(id) for id in mini.ids("test")[:count]]
+    return write_store(
+        folder / "few.zarr.zip",
         [trial_of(r, demo=r.demo.numpy(), number=i) for i, r in enumerate(replays)],
         {r.object: object_of(r) for r in replays},
         licence="CC0-1.0",
         provenance={},
     )
+
+
+def test_a_single_trial_has_means_without_intervals(tmp_path):
+    pytest.importorskip("matplotlib")
+    one = {"agents": ("replay",), "modes": ("easy",), "backends": ("kinematic",), "progress": False}
+    table = table3(tmp_path / "table", replays=str(store_of(1, tmp_path)), **one)
+    frames = table["cells"][0]["paper"]["infer_fr"]["value"]
+    row = next(line for line in (tmp_path / "table/table3.md").read_text().splitlines() if "| replay |" in line)
+    assert "| 100.0 [20.7, 100.0] |" in row and row.endswith(f"| {frames:.1f} |")
+
+
+def test_a_table_of_two_agents_with_its_plot_and_wall(tmp_path):
+    pytest.importorskip("matplotlib")
+    store = store_of(2, tmp_path)
     arguments = {
         "agents": ("replay", "random"),
         "modes": ("hard",),

@@ -21,7 +21,8 @@ class Evaluate:
     out: Path | None = None
     """Folder of the run; made if missing. By default runs/ and a name made of agent, replays, split and mode."""
     agent: str = "scripted"
-    """scripted, motionnet, another installed agent, the path of a checkpoint, or module:function for your own."""
+    """scripted, motionnet, another installed agent, the path of a checkpoint, or module:function for your own,
+    whose module may be in the present folder."""
     mode: Literal["easy", "hard"] = "hard"
     """Alignment takes over 10 cm (easy) or 5 cm (hard) from the goal."""
     split: Literal["train", "validation", "test", "all"] = "test"

@@ -35,12 +35,12 @@ class HandoverEnv(gym.Env[Any, np.ndarray]):
         """Start an episode; `options["replay"]` names the trial, else it is drawn from the split."""
         super().reset(seed=seed)
         observation, info = self._vector.reset(seed=seed, options=options)
-        return _first(observation), _plain(info)
+        return _first(observation), world_info(info, 0)
 
     def step(self, action: np.ndarray) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Advance by one recorded frame. Raises ValueError for an action of wrong shape or with NaN."""
         observation, reward, terminated, truncated, info = self._vector.step(np.asarray(action)[None])
-        return _first(observation), float(reward[0]), bool(terminated[0]), bool(truncated[0]), _plain(info)
+        return _first(observation), float(reward[0]), bool(terminated[0]), bool(truncated[0]), world_info(info, 0)
 
     def render(self) -> Any:
         """Picture (H, W, 3) uint8 in rgb_array mode; a window in human mode."""
@@ -55,7 +55,7 @@ def _first(observation: Any) -> Any:
     return {k: v[0] for k, v in observation.items()} if isinstance(observation, dict) else observation[0]
 
 
-def _plain(info: dict[str, Any]) -> dict[str, Any]:
-    """World 0 of a vector info as plain Python values, where its mask is set."""
-    values = {k: v[0] for k, v in info.items() if not k.startswith("_") and info[f"_{k}"][0]}
+def world_info(info: dict[str, Any], world: int) -> dict[str, Any]:
+    """One world of a vector info as plain Python values, where its mask is set."""
+    values = {k: v[world] for k, v in info.items() if not k.startswith("_") and info[f"_{k}"][world]}
     return {k: v.item() if isinstance(v, np.generic) else v for k, v in values.items()}
