@@ -11,6 +11,7 @@ from dexh2r_gym.agents import find_agent
 from dexh2r_gym.envs import HandoverVectorEnv
 
 APPROACHES = ("motionnet", "dp", "dp3", "flow")  # approach policies whose weights can come with the package
+BEST = "flow"  # of which the pipeline is the one to beat
 
 
 @runtime_checkable
@@ -58,13 +59,16 @@ def agents() -> dict[str, Callable[..., Any]]:
 
     files = {name: FOLDER / f"{name}.safetensors" for name in APPROACHES}
     trained = {name: CheckpointAgent(file) for name, file in files.items() if file.exists()}
+    pipelines = {f"dynamic-grasp-{name}": PipelineAgent(maker) for name, maker in trained.items()}
+    best = {"best": pipelines[f"dynamic-grasp-{BEST}"]} if BEST in trained else {}
     return {
         "scripted": lambda env, seed: ScriptedExpert(env),
         "reactive": lambda env, seed: ReactiveExpert(env),
         "replay": lambda env, seed: DemonstrationAgent(env),
         "random": lambda env, seed: RandomAgent(env, seed),
         **trained,
-        **{f"dynamic-grasp-{name}": PipelineAgent(maker) for name, maker in trained.items()},
+        **pipelines,
+        **best,
         ".safetensors": CheckpointAgent,
     }
 

@@ -30,6 +30,7 @@ _REST = 3  # frames after it has arrived that are kept
 SPREAD = (0.04, 0.25, 0.15)  # m, rad, rad: deviations of palm position and rotation and of joints when shifted
 UNSTEADY = (0.004, 0.03, 0.03)  # the same of how it got there, a frame
 _SHIFTED = 0.8  # part of the windows
+_FARTHEST = 4.0  # by which deviations are multiplied at most, for who is not told the goal
 _WAYS = 4  # of the expert in each trial
 _SEED = 17
 
@@ -95,7 +96,7 @@ class ApproachWindows:
         # the frames kept of a trial are its first ones, one trial after the other
         kept = torch.tensor(lasts) + 1
         self._skipped = (first - (kept.cumsum(0) - kept)).repeat_interleave(count)
-        told = "goal_pos" in self.needs or labels == "demonstrations"
+        self._told = told = "goal_pos" in self.needs or labels == "demonstrations"
         self._expert = ReactiveAnswers(replays, told=told, dt=1.0 / rates.pop())
         if told:
             self._hand = self._columns["agent_pos"][None]  # of each way and row
@@ -119,7 +120,7 @@ class ApproachWindows:
             out |= self._frames.read(past - self._skipped[past])
         hand = self._hand[way[:, None], past]
         if self.labels == "expert":
-            hand = shifted(hand, generator)
+            hand = shifted(hand, generator, told=self._told)
             out["future"] = self._expert.plans(hand[:, -1], row, self.ahead)
         else:
             future = (row[:, None] + torch.arange(1, self.ahead + 1)).minimum(self._last[row, None])
@@ -129,10 +130,15 @@ class ApproachWindows:
         return out | {"agent_pos": hand}
 
 
-def shifted(states: Tensor, generator: torch.Generator) -> Tensor:
-    """Hand states (B, T, 28) up to now, most of them moved off, and as if the hand had come there unsteadily."""
+def shifted(states: Tensor, generator: torch.Generator, *, told: bool) -> Tensor:
+    """Hand states (B, T, 28) up to now, most of them moved off, and as if the hand had come there unsteadily.
+
+    told: the policy knows the goal, and so the way back. For others a few are moved so far that the way is lost.
+    """
     worlds, frames = states.shape[:2]
     some = (torch.rand(worlds, 1, generator=generator) < _SHIFTED) * torch.rand(worlds, 1, generator=generator)
+    if not told:
+        some = _FARTHEST * some**3
     spread, unsteady = (
         torch.cat([torch.full((n,), s) for n, s in zip((3, 3, 22), sizes, strict=True)]) for sizes in (SPREAD, UNSTEADY)
     )

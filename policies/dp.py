@@ -70,6 +70,7 @@ class DP(DiffusionPolicy):
     """Looks at `image`, `depth` and `agent_pos`; does not know the goal grasps."""
 
     needs = ("agent_pos", "image", "depth")
+    rays: Tensor  # (H, W, 3), camera frame
 
     def __init__(self, config: DPConfig = DPConfig()) -> None:
         super().__init__()

@@ -26,7 +26,7 @@ from dexh2r_gym.alignment import (
 )
 from dexh2r_gym.grasps.generators import GraspGenerator
 from dexh2r_gym.hand import OPEN_HAND
-from dexh2r_gym.rotations import pose_apply, pose_inverse, pose_multiply, quat_angle
+from dexh2r_gym.rotations import pose_apply, pose_inverse, pose_multiply
 from dexh2r_gym.types import NUM_GIVER_JOINTS, join_hand_state, split_hand_state
 from policies.agent import Agent, fresh_worlds
 from policies.approach import ApproachAgent, ApproachModel
@@ -34,11 +34,9 @@ from policies.goal_proposals import SeenGoals, cloud_depth, propose_goals
 from policies.reach import reach_cost
 from policies.tracking import Track, follow, restart, rigid_motion, start_track
 
-_STALL_FRAMES = 9  # that the hand stands at a goal before it tries another: it does not hold if the episode goes on
+_STALL_FRAMES = 12  # that the hand stands at a goal before it tries another: it does not hold if the episode goes on
 _STUCK_FRAMES = 12  # in which a hand near its goal has come no nearer, before it tries another: something is in the way
 _NEAR, _NEARER = 0.20, 0.005  # m
-_ALIKE = (0.03, 0.4)  # m, rad: goals that are no farther from one that did not prove good are not tried either
-_OPEN_UNTIL = 0.015  # m from the goal, where the fingers begin to close: what is not seen may be in their way before
 _CLOSING = 0.02  # rad a frame; fingers that move by more are on their way
 _COST_POINTS = 128  # of a cloud, from which the way to a goal keeps away
 _RETREATS = 2.0  # behind a goal: where the hand is expected to come from
@@ -249,11 +247,6 @@ class DynamicGrasp:
         pose = pose_multiply(pose_multiply(ahead, pose_inverse(state.track.pose[w])), pose)  # carried along
         target, closed = pose_multiply(ahead, goal), state.goals.joints[w, index]
         candidates = alignment_candidates(pose, joints, target, closed, self._limits, self._dt)
-        far = (target[:, :3] - pose[:, :3]).norm(dim=-1) > _OPEN_UNTIL
-        candidates = [
-            tuple(torch.where(far[:, None], a, b) for a, b in zip(candidates[1 - i], candidates[i], strict=True))
-            for i in (0, 1)
-        ] + [candidates[2]]
         steps = torch.stack([join_hand_state(*candidate) for candidate in candidates])  # (3, n, 28)
         points = pose_apply(ahead[:, None], state.track.points[w])
         away = len(candidates) - 1  # leads away from the object and needs no check
@@ -273,7 +266,7 @@ class DynamicGrasp:
         choice[retreating] = away
         return steps[choice, rows].float(), replace(
             state,
-            given_up=state.given_up | _alike(state.goals, state.goal) & _of(w, give_up, state)[:, None],
+            given_up=state.given_up.index_put((w, index), state.given_up[w, index] | give_up),
             retreating=state.retreating.index_put((w,), retreating),
             stalled=state.stalled.index_put((w,), stalled * ~give_up),
             tries=state.tries.index_put((w,), tries * ~give_up),
@@ -284,22 +277,10 @@ def _notice(state: DynamicGraspState, d: Tensor) -> DynamicGraspState:
     """Give up goals that the hand comes no nearer to on the way, d (B,) metres from them."""
     nearer = d < state.nearest - _NEARER
     stuck = (state.stuck + 1) * (~nearer & ~state.aligning & state.begun & (d < _NEAR))
-    give_up = stuck > _STUCK_FRAMES
+    give_up, rows = stuck > _STUCK_FRAMES, torch.arange(len(d))
     return replace(
         state,
         nearest=torch.where(nearer, d, state.nearest).masked_fill(give_up, torch.inf),
         stuck=stuck * ~give_up,
-        given_up=state.given_up | _alike(state.goals, state.goal) & give_up[:, None],
+        given_up=state.given_up.index_put((rows, state.goal), state.given_up[rows, state.goal] | give_up),
     )
-
-
-def _alike(goals: SeenGoals, index: Tensor) -> Tensor:
-    """Goals (B, G) bool that are much the same as those of index (B,), themselves included."""
-    one = goals.palm_pose[torch.arange(len(index)), index][:, None]
-    apart = (goals.palm_pose - one)[..., :3].norm(dim=-1)
-    return (apart < _ALIKE[0]) & (quat_angle(goals.palm_pose[..., 3:], one[..., 3:]) < _ALIKE[1])
-
-
-def _of(worlds: Tensor, some: Tensor, state: DynamicGraspState) -> Tensor:
-    """What is true of worlds (n,), as (B,) bool."""
-    return torch.zeros_like(state.begun).index_put((worlds,), some)
