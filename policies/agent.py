@@ -89,6 +89,12 @@ def env_options(name: str) -> dict[str, Any]:
     return dict(getattr(find_agent(name), "env_options", {}))
 
 
+def check_takes_hand_states(env: HandoverVectorEnv, name: str) -> None:
+    """Raise ValueError where an environment's actions are not absolute hand states."""
+    if env.options.control_mode != "absolute":
+        raise ValueError(f"{name} commands hand states; make the environment with control_mode='absolute'")
+
+
 def fresh_worlds(num_worlds: int, state: Any, episode_start: np.ndarray | None) -> np.ndarray:
     """(B,) bool: the worlds whose state must be made anew."""
     if state is None:

@@ -86,8 +86,7 @@ class ApproachWindows:
         self._frames = open_frames(store, ids, self.needs, cache, counts=[n + 1 for n in lasts], **(frames or {}))
         self.objects = sorted({replay.object for replay in replays})
         self.num_trials = len(replays)
-        columns = [_columns(replay, self.needs) for replay in replays]
-        self._columns = {key: torch.cat([c[key] for c in columns]) for key in columns[0]}
+        self._giver = torch.cat([_giver_joints(r) for r in replays]) if "giver_joints" in self.needs else None
         count = torch.tensor([replay.num_frames for replay in replays])
         first = count.cumsum(0) - count
         self._first, self._last = (v.repeat_interleave(count) for v in (first, first + count - 1))  # rows, of each row
@@ -99,7 +98,7 @@ class ApproachWindows:
         self._told = told = "goal_pos" in self.needs or labels == "demonstrations"
         self._expert = ReactiveAnswers(replays, told=told, dt=1.0 / rates.pop())
         if told:
-            self._hand = self._columns["agent_pos"][None]  # of each way and row
+            self._hand = torch.cat([replay.demo for replay in replays if replay.demo is not None]).float()[None]
             taught = rows >= begin.repeat_interleave(count)
         else:
             draw = torch.Generator().manual_seed(_SEED)
@@ -115,9 +114,9 @@ class ApproachWindows:
         """Random windows, with or without clouds and pictures."""
         way, row = self._starts[torch.randint(len(self), (size,), generator=generator)].unbind(1)
         past = (row[:, None] + torch.arange(1 - self.observed, 1)).maximum(self._first[row, None])
-        out = {key: self._columns[key][past] for key in self._columns if key in self.needs}
-        if pictures:
-            out |= self._frames.read(past - self._skipped[past])
+        out = self._frames.read(past - self._skipped[past]) if pictures else {}
+        if self._giver is not None:
+            out["giver_joints"] = self._giver[past]
         hand = self._hand[way[:, None], past]
         if self.labels == "expert":
             hand = shifted(hand, generator, told=self._told)
@@ -147,14 +146,10 @@ def shifted(states: Tensor, generator: torch.Generator, *, told: bool) -> Tensor
     return moved(states, by[:, None] - ago[:, None] * drift[:, None])
 
 
-def _columns(replay: Replay, needs: Sequence[str]) -> dict[str, Tensor]:
-    """The numbers of each frame (T, ...)."""
-    assert replay.demo is not None
-    out = {"agent_pos": replay.demo}
-    if "giver_joints" in needs:
-        hand = GiverHand.from_mano(replay.giver, replay.side, replay.giver_model)
-        out["giver_joints"] = hand.bone_poses(replay.giver)[..., :3].flatten(1)
-    return {key: value.float() for key, value in out.items()}
+def _giver_joints(replay: Replay) -> Tensor:
+    """Of each frame (T, 48)."""
+    hand = GiverHand.from_mano(replay.giver, replay.side, replay.giver_model)
+    return hand.bone_poses(replay.giver)[..., :3].flatten(1).float()
 
 
 def _arrives(replay: Replay) -> int:
@@ -170,5 +165,5 @@ def _sets_off(replay: Replay) -> int:
     """The first frame of a demonstration that teaches: shortly before the hand sets off."""
     assert replay.demo is not None
     pose, _ = split_hand_state(replay.demo)
-    moved = ((pose[:, :3] - pose[0, :3]).norm(dim=-1) > _IDLE[0]) | (quat_angle(pose[:, 3:], pose[0, 3:]) > _IDLE[1])
-    return max(0, int(np.argmax(moved.numpy())) - _LEAD)
+    went = ((pose[:, :3] - pose[0, :3]).norm(dim=-1) > _IDLE[0]) | (quat_angle(pose[:, 3:], pose[0, 3:]) > _IDLE[1])
+    return max(0, int(np.argmax(went.numpy())) - _LEAD)

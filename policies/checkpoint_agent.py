@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dexh2r_gym.envs import HandoverVectorEnv
+from policies.agent import check_takes_hand_states
 from policies.approach import ApproachAgent, ApproachModel
 from policies.checkpoint import load_checkpoint, make_model, read_card
 
@@ -24,10 +25,8 @@ class CheckpointAgent:
 
     def __call__(self, env: HandoverVectorEnv | None = None, seed: int = 0) -> ApproachAgent:
         """The agent. An environment, if given, must take absolute hand states."""
-        if env is not None and env.options.control_mode != "absolute":
-            raise ValueError(
-                f"{self.path.stem} commands hand states; make the environment with control_mode='absolute'"
-            )
+        if env is not None:
+            check_takes_hand_states(env, self.path.stem)
         return ApproachAgent(self._checked(load_checkpoint(self.path)), seed, name=self.path.stem)
 
     @cached_property

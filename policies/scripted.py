@@ -22,7 +22,7 @@ from dexh2r_gym.hand import OPEN_HAND
 from dexh2r_gym.replay.motion import minimum_jerk
 from dexh2r_gym.rotations import pose_integrate, pose_multiply, quat_angle
 from dexh2r_gym.types import join_hand_state
-from policies.agent import fresh_worlds
+from policies.agent import check_takes_hand_states, fresh_worlds
 from policies.goal_choice import choose_goal
 from policies.manner import Manner, direct_manner, varied_manner
 from policies.reach import behind
@@ -51,10 +51,7 @@ class ScriptedExpert:
     """See the module. Works with every `obs_mode`, since it does not look at observations."""
 
     def __init__(self, env: HandoverVectorEnv):
-        if env.options.control_mode != "absolute":
-            raise ValueError(
-                "the scripted expert commands hand states; make the environment with control_mode='absolute'"
-            )
+        check_takes_hand_states(env, "the scripted expert")
         self._task = env.task
         self._dt = 1.0 / env.task.fps
         self._variety: int | None = None

@@ -129,16 +129,8 @@ def test_a_unet_answers_in_the_shape_of_its_sequence_and_heeds_all_it_is_told(st
 def test_windows_are_the_frames_of_the_demonstrations(store, tmp_path):
     opened = ReplayStore.open(store)
     needs = ("agent_pos", "goal_pos", "giver_joints", "point_cloud")
-    windows = ApproachWindows(
-        opened,
-        "train",
-        observed=3,
-        ahead=4,
-        needs=needs,
-        frames={"num_points": 32},
-        cache=tmp_path,
-        labels="demonstrations",
-    )
+    options = {"observed": 3, "ahead": 4, "frames": {"num_points": 32}, "cache": tmp_path, "labels": "demonstrations"}
+    windows = ApproachWindows(opened, "train", needs=needs, **options)
     batch = windows.batch(64, torch.Generator().manual_seed(0))
     demos = torch.cat([opened[i].demo for i in range(len(opened))]).float()
     last = torch.cat([torch.arange(opened[i].num_frames) == opened[i].num_frames - 1 for i in range(len(opened))])
@@ -154,16 +146,7 @@ def test_windows_are_the_frames_of_the_demonstrations(store, tmp_path):
     # the next training reads what the first one wrote
     files = sorted(tmp_path.iterdir())
     times = [file.stat().st_mtime_ns for file in files]
-    again = ApproachWindows(
-        opened,
-        "train",
-        observed=3,
-        ahead=4,
-        needs=needs,
-        frames={"num_points": 32},
-        cache=tmp_path,
-        labels="demonstrations",
-    ).batch(64, torch.Generator().manual_seed(0))
+    again = ApproachWindows(opened, "train", needs=needs, **options).batch(64, torch.Generator().manual_seed(0))
     assert torch.equal(again["point_cloud"], batch["point_cloud"])
     assert [file.stat().st_mtime_ns for file in sorted(tmp_path.iterdir())] == times
 
