@@ -38,9 +38,9 @@ _SEED = 17
 class ApproachWindows:
     """Windows of the demonstrations of a split: `observed` frames up to t and the `ahead` frames after it.
 
-    A batch is a dict: "future" (B, ahead, 28) hand states, and of what is asked for, each (B, observed, ...), as the
-    environment shows it: "agent_pos", "goal_pos" (28), the grasp that the demonstration ends in, carried along with the
-    object; "giver_joints" (48); "point_cloud" (P, 3); "image" (H, W, 3) uint8 and "depth" (H, W).
+    A batch is a dict: "future" (B, ahead, 28) hand states; each (B, observed, ...), "agent_pos" and "goal_pos" (28),
+    the grasp that the future leads to, carried along with the object; and of what is asked for, as the environment
+    shows it: "giver_joints" (48); "point_cloud" (P, 3); "image" (H, W, 3) uint8 and "depth" (H, W).
 
     What is to be learned, the future, is by default the expert's answer from where the hand is, see `policies.expert`.
     Policies that are told the goal see the hand where the demonstration has it, others on the expert's own ways to the
@@ -124,9 +124,7 @@ class ApproachWindows:
         else:
             future = (row[:, None] + torch.arange(1, self.ahead + 1)).minimum(self._last[row, None])
             out["future"] = self._hand[0, future]
-        if "goal_pos" in self.needs:
-            out["goal_pos"] = self._expert.goals(hand[:, -1], row, past)
-        return out | {"agent_pos": hand}
+        return out | {"agent_pos": hand, "goal_pos": self._expert.goals(hand[:, -1], row, past)}
 
 
 def shifted(states: Tensor, generator: torch.Generator, *, told: bool) -> Tensor:

@@ -46,6 +46,7 @@ class DPConfig:
     feature: int = 128
     widths: tuple[int, ...] = (64, 128, 192)
     kernel: int = 5
+    guess: bool = True
     train_steps: int = 100
     sampling_steps: int = 10  # less than train_steps: DDIM in place of DDPM
 
@@ -62,6 +63,7 @@ PAPER = DPConfig(
     image_strides=(4, 2, 2, 2),
     feature=512,
     widths=(512, 1024, 2048),
+    guess=False,
     sampling_steps=100,
 )
 

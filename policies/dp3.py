@@ -19,26 +19,30 @@ class DP3Config:
     """Sizes; the defaults run in real time on a CPU, `PAPER` has those of the paper."""
 
     observed: int = 2
-    executed: int = 2
+    executed: int = 4
     horizon: int = 8
     num_points: int = 128
     rotation: str = "6d"
     frame: str = "palm"
-    point_widths: tuple[int, ...] = (32, 64, 128)
-    feature: int = 64
+    point_widths: tuple[int, ...] = (48, 96, 256)
+    feature: int = 128
     widths: tuple[int, ...] = (64, 128, 192)
     kernel: int = 5
+    guess: bool = True
     train_steps: int = 100
     sampling_steps: int = 10
 
 
 PAPER = DP3Config(
     observed=5,
+    executed=2,
     num_points=4096,
     point_widths=(64, 128, 256),
+    feature=64,
     rotation="axis_angle",
     frame="world",
     widths=(512, 1024, 2048),
+    guess=False,
 )  # section 5 of the paper
 
 
