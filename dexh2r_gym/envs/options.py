@@ -8,6 +8,7 @@ from typing import Any
 
 from dexh2r_gym.alignment import START_DISTANCE, SpeedLimits
 from dexh2r_gym.envs.control import CONTROL_MODES
+from dexh2r_gym.envs.giver_behaviour import GiverBehaviour
 from dexh2r_gym.envs.observations import parse_obs_mode
 from dexh2r_gym.envs.rewards import REWARD_MODES
 from dexh2r_gym.replay import SPLITS
@@ -19,6 +20,7 @@ from dexh2r_gym.sim import BACKENDS
 RENDER_MODES = ("rgb_array", "human")
 DEFAULT_LIMITS = SpeedLimits()
 MAX_DELAY = 30  # frames
+TOUCHING = ("mujoco",)  # backends with contact forces
 _CHOICES = {
     "mode": tuple(START_DISTANCE),
     "backend": BACKENDS,
@@ -53,6 +55,7 @@ class HandoverOptions:
     goal_pos: bool = False
     obs_delay: int = 0
     pose_noise: PoseNoise | None = None
+    giver: GiverBehaviour | None = None
     control_mode: str = "absolute"
     alignment: str = "env"
     replays: str | Path = "mini"
@@ -68,6 +71,13 @@ class HandoverOptions:
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"unknown {name} {getattr(self, name)!r}; choose one of {', '.join(choices)}")
+        if self.giver is not None and not isinstance(self.giver, GiverBehaviour):
+            raise ValueError(f"giver must be a GiverBehaviour, a dict of its values, or None, got {self.giver!r}")
+        if self.giver is not None and self.giver.retraction and self.backend not in TOUCHING:
+            raise ValueError(
+                f"backend {self.backend!r} has no contact forces, so no giver draws back; retraction needs one of "
+                f"{', '.join(TOUCHING)}"
+            )
         parse_obs_mode(self.obs_mode)
         find_cameras(self.cloud_cameras)
         find_cameras(self.cameras, self.image_size)
@@ -90,9 +100,21 @@ def make_options(options: dict[str, Any]) -> HandoverOptions:
     for name in {"cameras", "cloud_cameras"} & set(options):
         names = options[name]
         options = options | {name: (names,) if isinstance(names, str) else tuple(names)}
+    if "giver" in options:
+        options = options | {"giver": _giver(options["giver"])}
     limits = options.get("speed_limits")
     if isinstance(limits, tuple | list):
         if len(limits) != 3:
             raise ValueError(f"speed_limits needs 3 numbers (palm m/s, palm rad/s, joints rad/s), got {limits}")
         options = options | {"speed_limits": SpeedLimits(*limits)}
     return HandoverOptions(**options)
+
+
+def _giver(giver: Any) -> Any:
+    """A behaviour from the dict of its values; None for one that changes nothing."""
+    if isinstance(giver, dict):
+        valid = GiverBehaviour.__dataclass_fields__
+        if unknown := [name for name in giver if name not in valid]:
+            raise ValueError(f"unknown behaviour {unknown[0]!r} of the giver; choose from {', '.join(valid)}")
+        giver = GiverBehaviour(**giver)
+    return None if isinstance(giver, GiverBehaviour) and not giver.active else giver

@@ -25,6 +25,7 @@ from dexh2r_gym.envs import control, rewards
 from dexh2r_gym.envs.observer import Frame, Observer
 from dexh2r_gym.envs.options import HandoverOptions
 from dexh2r_gym.envs.own_grasp import Hands, OwnGrasps
+from dexh2r_gym.envs.playback import Playback
 from dexh2r_gym.envs.recordings import Recordings
 from dexh2r_gym.envs.trace import EpisodeTrace
 from dexh2r_gym.hand import OPEN_HAND
@@ -59,8 +60,9 @@ class HandoverTask:
     Attributes:
         status: (B,) `EpisodeStatus`. aligning: (B,) bool, goal pose alignment is under way.
         d: (B,) metres to the nearest free goal, inf where none is. depth: (B,) metres, hand in object, mesh-exact.
-        time: (B,) frame of the recording. running_ids: (B,) the trial of each world.
-        replay_ids: the trials of the split. fps: frames a second. observer: what agents are shown.
+        time: (B,) frame of the episode. playback: where object and giver are.
+        running_ids: (B,) the trial of each world. replay_ids: the trials of the split. fps: frames a second.
+        observer: what agents are shown.
     """
 
     def __init__(self, num_worlds: int, options: HandoverOptions):
@@ -77,6 +79,7 @@ class HandoverTask:
         self.fps = rates.pop()
         self._sim = make_simulator(options.backend, num_worlds, 1.0 / self.fps, options.num_threads)
         self._recordings = Recordings(self.store)
+        self.playback = Playback(num_worlds, self._recordings, self.fps, options.giver)
         self.observer = Observer(num_worlds, options, 1.0 / self.fps)
         self._trace = EpisodeTrace(num_worlds)
         self._own_grasps = OwnGrasps(num_worlds, options.num_threads)
@@ -106,13 +109,12 @@ class HandoverTask:
     def goals_now(self) -> Goals:
         """All goal grasps of every world, for agents that are allowed to look."""
         rec, trial = self._recordings, self._trial
-        row = rec.offset[trial] + self.time
         return Goals(
             pose=rec.goal_pose[trial],
             joints=rec.goal_joints[trial],
-            free=rec.goal_free[row],
+            free=rec.goal_free[self.playback.row],
             free_at_end=rec.goal_free[rec.offset[trial] + rec.length[trial] - 1],
-            giver_joints=rec.giver_bones[row, :, :3],
+            giver_joints=self.playback.giver_bones[..., :3],
             object_index=rec.object_index[trial],
             objects=rec.objects,
         )
@@ -120,7 +122,7 @@ class HandoverTask:
     def picture(self, renderer: SceneRenderer, world: int, *, window: bool = False) -> np.ndarray | None:
         """Draw one world: (H, W, 3) uint8, or in a window."""
         rec, trial = self._recordings, int(self._trial[world])
-        bones = rec.giver_bones[rec.offset[trial] + self.time[world]]
+        bones = self.playback.giver_bones[world]
         return (renderer.show if window else renderer.draw)(
             self.scene, world, rec.object_of(trial), rec.givers[trial], bones
         )
@@ -150,8 +152,9 @@ class HandoverTask:
         numbers = trial.tolist()
         objects, givers = [rec.object_of(i) for i in numbers], [rec.givers[i] for i in numbers]
         hand_pose, joints = split_hand_state(torch.stack([rec.replays[i].hand_start for i in numbers]))
-        row = rec.offset[trial]
-        self._sim.reset(worlds, objects, givers, hand_pose, joints, rec.object_pose[row], rec.giver_bones[row])
+        play = self.playback
+        play.begin(worlds, trial, keys)
+        self._sim.reset(worlds, objects, givers, hand_pose, joints, play.object_pose[worlds], play.giver_bones[worlds])
         self.observer.begin(worlds, objects, givers, keys)
         self._trial[worlds], self.time[worlds] = trial, 0
         self.running_ids[worlds.numpy()] = replay_ids
@@ -159,7 +162,7 @@ class HandoverTask:
         self._stalled[worlds], self._given_up[worlds] = 0, False
         self.status[worlds] = EpisodeStatus.RUNNING
         self._command_pose[worlds], self._command_joints[worlds] = hand_pose, joints
-        self._trace.start(worlds, int(rec.length[trial].max()))
+        self._trace.start(worlds, play.longest(trial))
         self._own_grasps.begin(worlds)
         started = torch.zeros_like(self.aligning)
         started[worlds] = True
@@ -171,7 +174,7 @@ class HandoverTask:
         action: (B, 28), checked. Returns the reward, (B,) float64, 0 for worlds that are not on.
         """
         d_before = self.d
-        rec, dt, limits = self._recordings, 1.0 / self.fps, self.options.speed_limits
+        play, dt, limits = self.playback, 1.0 / self.fps, self.options.speed_limits
         pose, joints = control.hand_target(
             action, self._command_pose, self._command_joints, self.options.control_mode, limits, dt
         )
@@ -182,8 +185,8 @@ class HandoverTask:
         self._command_pose = torch.where(on[:, None], pose, self._command_pose)
         self._command_joints = torch.where(on[:, None], joints, self._command_joints)
         self.time = torch.where(on, self.time + 1, self.time)
-        row = rec.offset[self._trial] + self.time
-        self._sim.step(self._command_pose, self._command_joints, rec.object_pose[row], rec.giver_bones[row], on)
+        play.advance(on, self.scene.giver_force, self.scene.hand_pose[:, :3])
+        self._sim.step(self._command_pose, self._command_joints, play.object_pose, play.giver_bones, on)
         self._look(on)
         reached = on & (self.status == EpisodeStatus.REACHED)
         if self.options.reward_mode == "sparse":
@@ -226,10 +229,16 @@ class HandoverTask:
         """Goals, d, depth and status of the worlds that moved, and their frame of the trace."""
         self.observer.move(on)
         w = on.nonzero().squeeze(1)
-        rec, scene, trial, time, aligning = self._recordings, self.scene, self._trial[w], self.time[w], self.aligning[w]
+        rec, scene, trial, play, aligning = (
+            self._recordings,
+            self.scene,
+            self._trial[w],
+            self.playback,
+            self.aligning[w],
+        )
         hand_pose, object_pose = scene.hand_pose[w], scene.object_pose[w]
         hand_in_object = pose_multiply(pose_inverse(object_pose), hand_pose)
-        free = rec.goal_free[rec.offset[trial] + time]
+        free = rec.goal_free[play.row[w]]
         free = free & ~self._given_up[w, : free.shape[1]]
         goal, d = nearest_goal(hand_in_object, rec.goal_pose[trial], free)
         hand_state = join_hand_state(hand_pose, scene.hand_joints[w])
@@ -242,7 +251,7 @@ class HandoverTask:
         else:
             reached |= self._own_grasp(w, hand_in_object, depth)
         timeout = torch.where(aligning, EpisodeStatus.TIMEOUT_ALIGNMENT, EpisodeStatus.TIMEOUT_APPROACH)
-        status = torch.where(time >= rec.length[trial] - 1, timeout, EpisodeStatus.RUNNING)
+        status = torch.where(play.ended[w], timeout, EpisodeStatus.RUNNING)
         status = torch.where(reached, EpisodeStatus.REACHED, status)
         status = torch.where(scene.diverged[w], EpisodeStatus.DIVERGED, status)
         force = scene.giver_force[w]
@@ -265,7 +274,7 @@ class HandoverTask:
             told_pose=pose_multiply(from_world, self._command_pose[w]),
             told_joints=self._command_joints[w],
             depth=depth,
-            giver_bones=pose_multiply(from_world[:, None], rec.giver_bones[rec.offset[trial] + self.time[w]]),
+            giver_bones=pose_multiply(from_world[:, None], self.playback.giver_bones[w]),
         )
         givers = [rec.givers[i] for i in trial.tolist()]
         return self._own_grasps.hold(w, hands, rec.object_index[trial], rec.objects, givers)
@@ -278,12 +287,12 @@ class HandoverTask:
         return self.observer.observe(
             Frame(
                 scene=self.scene,
-                giver_bones=rec.giver_bones[rec.offset[trial] + self.time],
+                giver_bones=self.playback.giver_bones,
                 goal_pose=rec.goal_pose[trial, self._goal],
                 goal_joints=rec.goal_joints[trial, self._goal],
                 d=self.d,
                 aligning=self.aligning,
-                progress=self.time / (rec.length[trial] - 1).clamp_min(1),
+                progress=self.playback.progress,
                 time=self.time,
             )
         )
