@@ -14,7 +14,7 @@ from dexh2r_gym.replay import SPLITS
 from dexh2r_gym.sensing.cameras import CORNER_CAMERAS, HEIGHT, WIDTH, find_cameras
 from dexh2r_gym.sensing.cloud import CLOUDS, MAX_POINTS, SAMPLERS, Box, check_crop
 from dexh2r_gym.sensing.noise import PoseNoise
-from dexh2r_gym.sim import BACKENDS
+from dexh2r_gym.sim import BACKENDS, PHYSICAL
 
 RENDER_MODES = ("rgb_array", "human")
 DEFAULT_LIMITS = SpeedLimits()
@@ -26,6 +26,7 @@ _CHOICES = {
     "sampler": SAMPLERS,
     "control_mode": CONTROL_MODES,
     "alignment": ("env", "none"),
+    "ending": ("grasp", "hold"),
     "split": (*SPLITS, "all"),
     "reward_mode": REWARD_MODES,
 }
@@ -55,6 +56,7 @@ class HandoverOptions:
     pose_noise: PoseNoise | None = None
     control_mode: str = "absolute"
     alignment: str = "env"
+    ending: str = "grasp"
     replays: str | Path = "mini"
     split: str = "train"
     reward_mode: str = "dense"
@@ -68,6 +70,11 @@ class HandoverOptions:
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"unknown {name} {getattr(self, name)!r}; choose one of {', '.join(choices)}")
+        if self.ending == "hold" and self.backend not in PHYSICAL:
+            raise ValueError(
+                f"backend {self.backend!r} has no physics in which an object could be held; ending='hold' needs one of "
+                f"{', '.join(PHYSICAL)}"
+            )
         parse_obs_mode(self.obs_mode)
         find_cameras(self.cloud_cameras)
         find_cameras(self.cameras, self.image_size)
