@@ -15,12 +15,11 @@ from dexh2r_gym.replay import SPLITS
 from dexh2r_gym.sensing.cameras import CORNER_CAMERAS, HEIGHT, WIDTH, find_cameras
 from dexh2r_gym.sensing.cloud import CLOUDS, MAX_POINTS, SAMPLERS, Box, check_crop
 from dexh2r_gym.sensing.noise import PoseNoise
-from dexh2r_gym.sim import BACKENDS
+from dexh2r_gym.sim import BACKENDS, PHYSICAL
 
 RENDER_MODES = ("rgb_array", "human")
 DEFAULT_LIMITS = SpeedLimits()
 MAX_DELAY = 30  # frames
-TOUCHING = ("mujoco",)  # backends with contact forces
 _CHOICES = {
     "mode": tuple(START_DISTANCE),
     "backend": BACKENDS,
@@ -28,6 +27,7 @@ _CHOICES = {
     "sampler": SAMPLERS,
     "control_mode": CONTROL_MODES,
     "alignment": ("env", "none"),
+    "ending": ("grasp", "hold"),
     "split": (*SPLITS, "all"),
     "reward_mode": REWARD_MODES,
 }
@@ -58,6 +58,7 @@ class HandoverOptions:
     giver: GiverBehaviour | None = None
     control_mode: str = "absolute"
     alignment: str = "env"
+    ending: str = "grasp"
     replays: str | Path = "mini"
     split: str = "train"
     reward_mode: str = "dense"
@@ -73,10 +74,15 @@ class HandoverOptions:
                 raise ValueError(f"unknown {name} {getattr(self, name)!r}; choose one of {', '.join(choices)}")
         if self.giver is not None and not isinstance(self.giver, GiverBehaviour):
             raise ValueError(f"giver must be a GiverBehaviour, a dict of its values, or None, got {self.giver!r}")
-        if self.giver is not None and self.giver.retraction and self.backend not in TOUCHING:
+        if self.giver is not None and self.giver.retraction and self.backend not in PHYSICAL:
             raise ValueError(
                 f"backend {self.backend!r} has no contact forces, so no giver draws back; retraction needs one of "
-                f"{', '.join(TOUCHING)}"
+                f"{', '.join(PHYSICAL)}"
+            )
+        if self.ending == "hold" and self.backend not in PHYSICAL:
+            raise ValueError(
+                f"backend {self.backend!r} has no physics in which an object could be held; ending='hold' needs one of "
+                f"{', '.join(PHYSICAL)}"
             )
         parse_obs_mode(self.obs_mode)
         find_cameras(self.cloud_cameras)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -11,6 +12,8 @@ from dexh2r_gym.envs.giver_behaviour import Draws, GiverBehaviour, Retraction, d
 from dexh2r_gym.envs.recordings import Recordings
 from dexh2r_gym.rotations import pose_integrate, pose_multiply, pose_velocity
 from dexh2r_gym.types import NUM_GIVER_JOINTS
+
+Parts = TypeVar("Parts", Draws, Retraction)
 
 
 class Playback:
@@ -77,12 +80,8 @@ class Playback:
         self._time = self._time.index_put((worlds,), torch.zeros_like(trials))
         self._clock = self._clock.index_put((worlds,), torch.zeros(len(trials), dtype=torch.float64))
         drawn = draw(self._behaviour, keys, rec.object_pose[offset, :3], last * self._dt)
-        self._draws, self._retraction = (
-            replace(
-                old, **{f.name: getattr(old, f.name).index_put((worlds,), getattr(new, f.name)) for f in fields(old)}
-            )
-            for old, new in ((self._draws, drawn), (self._retraction, Retraction.none(len(worlds))))
-        )
+        self._draws = _put(self._draws, worlds, drawn)
+        self._retraction = _put(self._retraction, worlds, Retraction.none(len(worlds)))
         on = torch.zeros_like(self._offset, dtype=torch.bool)
         on[worlds] = True
         self._show(on)
@@ -103,14 +102,9 @@ class Playback:
         self._clock = torch.where(on, torch.minimum(self._clock + speed, self._last), self._clock)
         self._time = torch.where(on, self._time + 1, self._time)
         if b.retraction:
-            old = self._retraction
-            new = old.step(force, palm, self.giver_bones[:, 0, :3], self._dt)
-            self._retraction = Retraction(
-                *(
-                    torch.where(on if x.ndim == 1 else on[:, None], x, y)
-                    for x, y in zip(_parts(new), _parts(old), strict=True)
-                )
-            )
+            new = self._retraction.step(force, palm, self.giver_bones[:, 0, :3], self._dt)
+            w = on.nonzero().squeeze(1)
+            self._retraction = _put(self._retraction, w, _of(new, w))
         self._show(on)
 
     def _show(self, on: Tensor) -> None:
@@ -137,5 +131,13 @@ class Playback:
         return pose
 
 
-def _parts(retraction: Retraction) -> tuple[Tensor, ...]:
-    return retraction.offset, retraction.velocity, retraction.away, retraction.left
+def _put(old: Parts, worlds: Tensor, new: Parts) -> Parts:
+    """Tensors of B worlds, those of worlds (n,) replaced by new ones (n, ...)."""
+    return replace(
+        old, **{f.name: getattr(old, f.name).index_put((worlds,), getattr(new, f.name)) for f in fields(old)}
+    )
+
+
+def _of(parts: Parts, worlds: Tensor) -> Parts:
+    """Those of worlds (n,)."""
+    return replace(parts, **{f.name: getattr(parts, f.name)[worlds] for f in fields(parts)})

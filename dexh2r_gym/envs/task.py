@@ -26,19 +26,26 @@ from dexh2r_gym.envs.observer import Frame, Observer
 from dexh2r_gym.envs.options import HandoverOptions
 from dexh2r_gym.envs.own_grasp import Hands, OwnGrasps
 from dexh2r_gym.envs.playback import Playback
+from dexh2r_gym.envs.receive import TIGHTEN_STEP, Outcome, Phase, Receive, max_frames
 from dexh2r_gym.envs.recordings import Recordings
 from dexh2r_gym.envs.trace import EpisodeTrace
-from dexh2r_gym.hand import OPEN_HAND
+from dexh2r_gym.giver.letting_go import let_go
+from dexh2r_gym.grasps.tighten import tighten
+from dexh2r_gym.hand import OPEN_HAND, surface_points
 from dexh2r_gym.metrics import approach_metrics, hand_object_depth, released_depth
 from dexh2r_gym.objects import ObjectBatch
 from dexh2r_gym.overlay import draw_overlay
 from dexh2r_gym.render import SceneRenderer
 from dexh2r_gym.replay import Replay, ReplayStore
 from dexh2r_gym.replay.validate import MAX_GOALS
-from dexh2r_gym.rotations import pose_integrate, pose_inverse, pose_multiply
+from dexh2r_gym.rotations import pose_apply, pose_integrate, pose_inverse, pose_multiply
+from dexh2r_gym.safety import safety_metrics
 from dexh2r_gym.sensing.calibration import calibration
-from dexh2r_gym.sim import make_simulator
-from dexh2r_gym.types import EpisodeStatus, SceneState, join_hand_state, split_hand_state
+from dexh2r_gym.sim import PHYSICAL, make_simulator
+from dexh2r_gym.types import NUM_GIVER_JOINTS, EpisodeStatus, SceneState, join_hand_state, split_hand_state
+
+TOUCHED = ("giver_force", "giver_peak", "giver_impulse", "contact_speed", "load")  # of a `SceneState`
+_SKIN_STRIDE = 8  # every so many points of the robot's surface tell the giver where the robot is
 
 
 @dataclass(frozen=True)
@@ -81,8 +88,12 @@ class HandoverTask:
         self._recordings = Recordings(self.store)
         self.playback = Playback(num_worlds, self._recordings, self.fps, options.giver)
         self.observer = Observer(num_worlds, options, 1.0 / self.fps)
-        self._trace = EpisodeTrace(num_worlds)
+        self._trace = EpisodeTrace(num_worlds, played=self.playback.moves)
         self._own_grasps = OwnGrasps(num_worlds, options.num_threads)
+        self._receive = Receive(num_worlds, 1.0 / self.fps)
+        self._ways_out: dict[int, Tensor] = {}  # of givers who have let go: bones (K, 16, 7) in the frames after
+        self._giver_bones = torch.zeros(num_worlds, NUM_GIVER_JOINTS, 7, dtype=torch.float64)
+        self.reached = torch.zeros(num_worlds, dtype=torch.bool)
         self._trial = torch.zeros(num_worlds, dtype=torch.long)
         self.running_ids = np.full(num_worlds, None, dtype=object)
         self._goal = torch.zeros(num_worlds, dtype=torch.long)
@@ -114,7 +125,7 @@ class HandoverTask:
             joints=rec.goal_joints[trial],
             free=rec.goal_free[self.playback.row],
             free_at_end=rec.goal_free[rec.offset[trial] + rec.length[trial] - 1],
-            giver_joints=self.playback.giver_bones[..., :3],
+            giver_joints=self._giver_bones[..., :3],
             object_index=rec.object_index[trial],
             objects=rec.objects,
         )
@@ -122,7 +133,7 @@ class HandoverTask:
     def picture(self, renderer: SceneRenderer, world: int, *, window: bool = False) -> np.ndarray | None:
         """Draw one world: (H, W, 3) uint8, or in a window."""
         rec, trial = self._recordings, int(self._trial[world])
-        bones = self.playback.giver_bones[world]
+        bones = self._giver_bones[world]
         return (renderer.show if window else renderer.draw)(
             self.scene, world, rec.object_of(trial), rec.givers[trial], bones
         )
@@ -130,7 +141,7 @@ class HandoverTask:
     def annotate(self, picture: np.ndarray, world: int) -> np.ndarray:
         """A picture (H, W, 3) uint8 of this world with d, phase, penetration and force written into it."""
         status = EpisodeStatus(int(self.status[world]))
-        running = "alignment" if self.aligning[world] else "approach"
+        running = Phase(int(self.phase[world])).name.lower()
         return draw_overlay(
             picture,
             frame=int(self.time[world]),
@@ -162,7 +173,11 @@ class HandoverTask:
         self._stalled[worlds], self._given_up[worlds] = 0, False
         self.status[worlds] = EpisodeStatus.RUNNING
         self._command_pose[worlds], self._command_joints[worlds] = hand_pose, joints
-        self._trace.start(worlds, play.longest(trial))
+        after = max_frames(self.fps) if self.options.ending == "hold" else 0
+        self._trace.start(worlds, play.longest(trial) + after)
+        self._receive.forget(worlds)
+        self.reached[worlds] = False
+        self._giver_bones[worlds] = play.giver_bones[worlds]
         self._own_grasps.begin(worlds)
         started = torch.zeros_like(self.aligning)
         started[worlds] = True
@@ -178,20 +193,37 @@ class HandoverTask:
         pose, joints = control.hand_target(
             action, self._command_pose, self._command_joints, self.options.control_mode, limits, dt
         )
-        aligning = self.aligning & on
+        aligning = self.aligning & on & ~self.reached
         if aligning.any():
             w = aligning.nonzero().squeeze(1)
             pose[w], joints[w] = self._align(w)
+        receiving = self._receive.phase > 0
+        if (r := (receiving & on).nonzero().squeeze(1)).numel():
+            pose[r], joints[r] = self._receive.command(r, self.scene)
         self._command_pose = torch.where(on[:, None], pose, self._command_pose)
         self._command_joints = torch.where(on[:, None], joints, self._command_joints)
         self.time = torch.where(on, self.time + 1, self.time)
-        play.advance(on, self.scene.giver_force, self.scene.hand_pose[:, :3])
-        self._sim.step(self._command_pose, self._command_joints, play.object_pose, play.giver_bones, on)
+        force = torch.where(receiving, 0.0, self.scene.giver_force)  # that of taking over is expected
+        play.advance(on, force, self.scene.hand_pose[:, :3])
+        self._move_givers(on)
+        held = self._receive.held
+        self._sim.step(self._command_pose, self._command_joints, play.object_pose, self._giver_bones, on, held)
         self._look(on)
-        reached = on & (self.status == EpisodeStatus.REACHED)
+        reached = on & self.reached & ~receiving
+        kept = on & (self._receive.outcome == Outcome.HELD)
         if self.options.reward_mode == "sparse":
-            return rewards.sparse(reached)
-        return torch.where(on, rewards.dense(d_before, self.d, reached, self.depth, self.scene.giver_force), 0.0)
+            return rewards.sparse(kept if self.options.ending == "hold" else reached)
+        force = self.scene.giver_force
+        reward = rewards.dense(d_before, self.d, reached, self.depth, force)
+        reward = torch.where(receiving, rewards.dense_handover(kept, force), reward)
+        return torch.where(on, reward, 0.0)
+
+    def _move_givers(self, on: Tensor) -> None:
+        """Givers where the recording has them, or on their way out."""
+        self._giver_bones = torch.where(on[:, None, None], self.playback.giver_bones, self._giver_bones)
+        for world in (on & ~self._receive.held).nonzero().squeeze(1).tolist():
+            way = self._ways_out[world]
+            self._giver_bones[world] = way[min(int(self._receive.since_release[world]), len(way) - 1)]
 
     def _align(self, w: Tensor) -> tuple[Tensor, Tensor]:
         """The next command of goal pose alignment in worlds w (n,), with its collision check (section 4.3).
@@ -225,10 +257,16 @@ class HandoverTask:
         poses, closings = (torch.stack(parts) for parts in zip(*candidates, strict=True))
         return poses[choice, rows], closings[choice, rows]
 
+    @property
+    def phase(self) -> Tensor:
+        """What each world is at, (B,) `Phase`."""
+        return torch.where(self._receive.phase > 0, self._receive.phase, self.aligning.long())
+
     def _look(self, on: Tensor) -> None:
         """Goals, d, depth and status of the worlds that moved, and their frame of the trace."""
         self.observer.move(on)
         w = on.nonzero().squeeze(1)
+        receiving = self._receive.phase[w] > 0
         rec, scene, trial, play, aligning = (
             self._recordings,
             self.scene,
@@ -248,22 +286,76 @@ class HandoverTask:
             # alignment has not ended before the fingers were told to close
             open_by = (rec.goal_joints[trial, goal] - self._command_joints[w]).abs().amax(dim=-1)
             reached &= aligning & (open_by < CLOSED_ANGLE)
-        else:
-            reached |= self._own_grasp(w, hand_in_object, depth)
+        elif (own := ~receiving).any():
+            reached[own] |= self._own_grasp(w[own], hand_in_object[own], depth[own])
         timeout = torch.where(aligning, EpisodeStatus.TIMEOUT_ALIGNMENT, EpisodeStatus.TIMEOUT_APPROACH)
         status = torch.where(play.ended[w], timeout, EpisodeStatus.RUNNING)
         status = torch.where(reached, EpisodeStatus.REACHED, status)
         status = torch.where(scene.diverged[w], EpisodeStatus.DIVERGED, status)
-        force = scene.giver_force[w]
-        self._trace.append(w, hand_state=hand_state, object_pose=object_pose, d=d, depth=depth, giver_force=force)
+        touch = {name: getattr(scene, name)[w] for name in TOUCHED}
+        phase = self.phase[w]
+        if play.moves:
+            touch |= {"giver_bones": self._giver_bones[w], "recording_frame": play.frame[w]}
+        self._trace.append(w, hand_state=hand_state, object_pose=object_pose, d=d, depth=depth, phase=phase, **touch)
+        status = torch.where(receiving, EpisodeStatus.RUNNING, status)
+        self.reached[w] |= reached & (status == EpisodeStatus.REACHED)
+        self._trace.approach_frames[w] = torch.where(receiving, self._trace.approach_frames[w], self._trace.length[w])
+        if self.options.ending == "hold":
+            self._hand_over(w[receiving])
+            status = torch.where(receiving & self._receive.over[w], EpisodeStatus.REACHED, status)
+            begins = ~receiving & (status == EpisodeStatus.REACHED)
+            self._begin_to_receive(w[begins], goal[begins])
+            status[begins] = EpisodeStatus.RUNNING
         # a new tensor each: what was handed out before stays as it was
         self._goal = self._goal.index_put((w,), goal)
         self.d, self.depth = self.d.index_put((w,), d), self.depth.index_put((w,), depth)
         self.status = self.status.index_put((w,), status)
         if self.options.alignment == "env":
-            begins = w[~aligning & (d < START_DISTANCE[self.options.mode]) & (status == EpisodeStatus.RUNNING)]
+            begins = w[
+                ~aligning & ~receiving & (d < START_DISTANCE[self.options.mode]) & (status == EpisodeStatus.RUNNING)
+            ]
             self.aligning[begins] = True
             self._trace.alignment_begin[begins] = self.time[begins] + 1
+
+    def _begin_to_receive(self, w: Tensor, goal: Tensor) -> None:
+        """The hands of worlds w (n,) have reached a grasp, goals (n,) of the pool where the environment aligned them: they
+        are to close on the object."""
+        if not len(w):
+            return
+        rec, trial, objects = self._recordings, self._trial[w], self._recordings.objects
+        index, object_pose = rec.object_index[trial], self.scene.object_pose[w]
+        palm, joints = rec.goal_pose[trial, goal], rec.goal_joints[trial, goal]
+        if self.options.alignment == "none":
+            palm = pose_multiply(pose_inverse(object_pose), self._command_pose[w])
+            joints = self._command_joints[w]
+        own = [objects.objects[i] for i in index.tolist()]
+        self._receive.begin(
+            w,
+            command=(self._command_pose[w], self._command_joints[w]),
+            grasp=(palm, tighten(objects, palm, joints, index=index, step=TIGHTEN_STEP).double()),
+            object_pose=object_pose,
+            mass=torch.tensor([obj.mass for obj in own], dtype=torch.float64),
+            middle=torch.from_numpy(np.stack([obj.center_of_mass for obj in own])),
+            late=(self.playback.release_shift[w] * self.fps).round().long(),
+        )
+        self._sim.grip(w)
+
+    def _hand_over(self, w: Tensor) -> None:
+        """What the frame brought in worlds w (n,) that take the object over."""
+        if not len(w):
+            return
+        scene, rec = self.scene, self._recordings
+        for world in self._receive.look(w, scene, self._command_pose[w], self.time[w]).tolist():
+            trial = int(self._trial[world])
+            obj, from_world = rec.object_of(trial), pose_inverse(scene.object_pose[world])
+            skin, _ = surface_points(scene.hand_pose[world, None], scene.hand_joints[world, None])
+            self._ways_out[world] = let_go(
+                rec.givers[trial],
+                self._giver_bones[world],
+                1.0 / self.fps,
+                lambda points, obj=obj, pose=from_world: obj.signed_distance_fast(pose_apply(pose, points)),
+                skin[0, ::_SKIN_STRIDE],
+            )
 
     def _own_grasp(self, w: Tensor, hand_in_object: Tensor, depth: Tensor) -> Tensor:
         """Whether the hands of worlds w (n,) hold the object, in a grasp of the pool or not, (n,) bool."""
@@ -274,7 +366,7 @@ class HandoverTask:
             told_pose=pose_multiply(from_world, self._command_pose[w]),
             told_joints=self._command_joints[w],
             depth=depth,
-            giver_bones=pose_multiply(from_world[:, None], self.playback.giver_bones[w]),
+            giver_bones=pose_multiply(from_world[:, None], self._giver_bones[w]),
         )
         givers = [rec.givers[i] for i in trial.tolist()]
         return self._own_grasps.hold(w, hands, rec.object_index[trial], rec.objects, givers)
@@ -287,7 +379,7 @@ class HandoverTask:
         return self.observer.observe(
             Frame(
                 scene=self.scene,
-                giver_bones=self.playback.giver_bones,
+                giver_bones=self._giver_bones,
                 goal_pose=rec.goal_pose[trial, self._goal],
                 goal_joints=rec.goal_joints[trial, self._goal],
                 d=self.d,
@@ -298,8 +390,9 @@ class HandoverTask:
         )
 
     def metrics(self, worlds: Tensor) -> dict[str, Tensor]:
-        """Scores of the finished episodes of worlds (n,): `dexh2r_gym.metrics`, max_giver_force (N), end_frame."""
-        trace, length = self._trace, self._trace.length[worlds]
+        """Scores of the finished episodes of worlds (n,): `dexh2r_gym.metrics`, max_giver_force (N), end_frame, with
+        physics `dexh2r_gym.safety`, with ending "hold" `Receive.results`."""
+        trace, length = self._trace, self._trace.approach_frames[worlds]
         longest = int(length.max())
         released = None
         if self.options.released_metrics:
@@ -311,12 +404,20 @@ class HandoverTask:
             depth=trace.depth[worlds, :longest],
             palm=trace.hand_state[worlds, :longest, :3],
             length=length,
-            reached=self.status[worlds] == EpisodeStatus.REACHED,
+            reached=self.reached[worlds],
             alignment_begin=trace.alignment_begin[worlds],
             released_depth=released,
         )
-        force = torch.where(torch.arange(longest) < length[:, None], trace.giver_force[worlds, :longest], 0.0)
-        return scores | {"max_giver_force": force.amax(dim=1), "end_frame": length - 1}
+        whole = trace.length[worlds]
+        last = int(whole.max())
+        force = torch.where(torch.arange(last) < whole[:, None], trace.giver_force[worlds, :last], 0.0)
+        scores |= {"max_giver_force": force.amax(dim=1), "end_frame": length - 1}
+        if self.options.backend in PHYSICAL:
+            peak, impulse, speed = (getattr(trace, name)[worlds, :last] for name in TOUCHED[1:4])
+            scores |= safety_metrics(peak, impulse, speed, whole, 1.0 / self.fps)
+        if self.options.ending == "hold":
+            scores |= self._receive.results(worlds)
+        return scores
 
     def record(self, world: int) -> dict[str, Any]:
         """All that is needed to score the last episode of this world again, as numpy arrays and plain values."""
@@ -332,4 +433,23 @@ class HandoverTask:
             "status": EpisodeStatus(int(self.status[world])).name,
             "frames": length,
             "alignment_begin": int(trace.alignment_begin[world]),
+            "approach_frames": int(trace.approach_frames[world]),
+            "giver_bones": self._bones_of(world, length),
+            **(
+                {"recording_frame": trace.recording_frame[world, :length].long().numpy()} if self.playback.moves else {}
+            ),
+            **self._receive.record(world),
         }
+
+    def _bones_of(self, world: int, length: int) -> np.ndarray:
+        """Where the giver's bones were in the frames of the last episode, (length, 16, 7) float32."""
+        if self.playback.moves:
+            return self._trace.giver_bones[world, :length].float().numpy()
+        rec, trial, release = self._recordings, int(self._trial[world]), int(self._receive.release_frame[world])
+        rows = torch.arange(length).clamp_max(int(rec.length[trial]) - 1)
+        bones = rec.giver_bones[int(rec.offset[trial]) + rows]
+        if release >= 0:
+            way = self._ways_out[world]
+            after = torch.arange(length - release - 1).clamp_max(len(way) - 1)
+            bones[release + 1 :] = way[after]
+        return bones.float().numpy()

@@ -15,6 +15,7 @@ from dexh2r_gym.objects import ObjectModel
 from dexh2r_gym.types import SceneState
 
 BACKENDS = ("mujoco", "kinematic")
+PHYSICAL = ("mujoco",)  # those in which an object that is let go falls
 
 
 class Simulator(Protocol):
@@ -34,10 +35,22 @@ class Simulator(Protocol):
     ) -> None:
         """Put worlds (n,) with these objects and givers into a state at rest; the other worlds stay as they are."""
 
-    def step(self, hand_pose: Tensor, joints: Tensor, object_pose: Tensor, giver_bones: Tensor, active: Tensor) -> None:
+    def grip(self, worlds: Tensor) -> None:
+        """From now on, until they are reset, friction in worlds (n,) is solved as closely as a firm grip needs."""
+
+    def step(
+        self,
+        hand_pose: Tensor,
+        joints: Tensor,
+        object_pose: Tensor,
+        giver_bones: Tensor,
+        active: Tensor,
+        held: Tensor,
+    ) -> None:
         """Advance the active worlds (B,) by one frame, towards targets that hold at its end.
 
         hand_pose (B, 7), joints (B, 22): commanded. object_pose (B, 7), giver_bones (B, 16, 7): recorded.
+        held (B,) bool: whether the giver still holds the object.
         """
 
 
