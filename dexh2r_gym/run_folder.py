@@ -37,6 +37,12 @@ RECORD: dict[str, tuple[str, ...]] = {
     "depth": ("T",),  # mesh-exact, deepest surface point of the hand
     "giver_force": ("T",),  # on the giver's hand
 }
+# What only some episodes have: of a giver who plays the recording in its own way, of a policy in real time.
+SOMETIMES: dict[str, tuple[str, ...]] = {
+    "recording_frame": ("T",),  # of the replay, nearest to what was shown
+    "giver_bones": ("T", "16", "7"),
+    "latency_ms": (),  # mean over the episode's actions
+}
 
 
 class RunFolder:
@@ -129,7 +135,7 @@ def _check_record(arrays: dict[str, np.ndarray], where: str) -> None:
     if missing := [name for name in RECORD if name not in arrays]:
         raise ValueError(f"{where}: missing {', '.join(missing)}")
     frames = len(arrays["depth"]) if arrays["depth"].ndim else 0
-    for name, shape in RECORD.items():
+    for name, shape in (RECORD | {name: SOMETIMES[name] for name in SOMETIMES if name in arrays}).items():
         expected = tuple(frames if size == "T" else int(size) for size in shape)
         if arrays[name].shape != expected:
             raise ValueError(f"{where}: {name} must be {expected} beside depth, got {arrays[name].shape}")

@@ -20,11 +20,13 @@ SHEET_SIZE = (400, 300)  # of each of them, with the gap to the next
 GAP = 4  # pixels
 
 
-def film(replay: Replay, path: str | Path, *, progress: Callable[[Iterable[int]], Iterable[int]] = iter) -> Path:
-    """Draw a trial with its demonstration, or with the robot waiting where the trial has none.
+def film(
+    shown: Replay | Timeline, path: str | Path, *, progress: Callable[[Iterable[int]], Iterable[int]] = iter
+) -> Path:
+    """Draw a trial with its demonstration, or with the robot waiting where the trial has none; or an episode.
 
     Args:
-        replay: the trial.
+        shown: the trial, or the timeline of one or of an episode.
         path: `.mp4` for a video in real time, `.png` for a sheet of twelve moments. Replaced if it exists, and never
             left half written.
         progress: wraps the numbers of the frames, for instance `tqdm`.
@@ -42,8 +44,9 @@ def film(replay: Replay, path: str | Path, *, progress: Callable[[Iterable[int]]
         raise ValueError(f"cannot write {path.name}: the name must end in {' or '.join(writers)}")
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".partial_{path.name}")
+    timeline = shown if isinstance(shown, Timeline) else Timeline.of(shown)
     try:
-        writers[path.suffix.lower()](Timeline.of(replay), partial, progress)
+        writers[path.suffix.lower()](timeline, partial, progress)
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)

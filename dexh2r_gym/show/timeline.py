@@ -66,18 +66,23 @@ class Timeline:
                 "made with (--replays)"
             )
         frames = len(record["depth"])
+        at = torch.from_numpy(record["recording_frame"]) if "recording_frame" in record else torch.arange(frames)
+        at = at.clamp_max(replay.num_frames - 1)
         as_replay = dataclasses.replace(
             replay,
             num_frames=frames,
             object_pose=torch.from_numpy(record["object_pose"]),
-            giver=replay.giver[:frames],
-            goal_free=replay.goal_free[:frames],
+            giver=replay.giver[at],
+            goal_free=replay.goal_free[at],
             demo=torch.from_numpy(record["hand_state"]),
             has_demo=True,
         )
         timeline = cls.of(as_replay)
         scene = dataclasses.replace(timeline.scene, giver_force=torch.from_numpy(record["giver_force"]))
-        return dataclasses.replace(timeline, scene=scene, record=record)
+        bones = timeline.bones
+        if "recording_frame" in record:  # the giver was where no recorded frame has it
+            bones = torch.from_numpy(record["giver_bones"]).double()
+        return dataclasses.replace(timeline, bones=bones, scene=scene, record=record)
 
     def nearest(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Index (T,) of the goal that the robot is nearest to, -1 where none is free, and the distance d (T,) of the
@@ -117,9 +122,11 @@ def _stranger(replay: Replay, record: Mapping[str, NDArray]) -> str | None:
     """Why the record cannot be of this trial."""
     if str(record["object"]) != replay.object:
         return f"its object is {str(record['object'])!r}, here {replay.object!r}"
-    if len(record["depth"]) > replay.num_frames:
+    behaves = "recording_frame" in record
+    if len(record["depth"]) > replay.num_frames and not behaves:
         return f"it has {len(record['depth'])} frames, the replay {replay.num_frames}"
-    starts = ((record["object_pose"], replay.object_pose[0]), (record["hand_state"], replay.hand_start))
+    starts = [(record["hand_state"], replay.hand_start)]
+    starts += [] if behaves else [(record["object_pose"], replay.object_pose[0])]
     if not all(np.allclose(recorded[0], start.numpy(), atol=SAME) for recorded, start in starts):
         return "it begins elsewhere"
     return None
