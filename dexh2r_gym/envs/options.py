@@ -9,6 +9,7 @@ from typing import Any
 from dexh2r_gym.alignment import START_DISTANCE, SpeedLimits
 from dexh2r_gym.envs.control import CONTROL_MODES
 from dexh2r_gym.envs.giver_behaviour import GiverBehaviour
+from dexh2r_gym.envs.latency import MAX_LATENCY
 from dexh2r_gym.envs.observations import parse_obs_mode
 from dexh2r_gym.envs.rewards import REWARD_MODES
 from dexh2r_gym.replay import SPLITS
@@ -56,6 +57,8 @@ class HandoverOptions:
     obs_delay: int = 0
     pose_noise: PoseNoise | None = None
     giver: GiverBehaviour | None = None
+    latency: int = 0
+    realtime: bool = False
     control_mode: str = "absolute"
     alignment: str = "env"
     ending: str = "grasp"
@@ -84,11 +87,17 @@ class HandoverOptions:
                 f"backend {self.backend!r} has no physics in which an object could be held; ending='hold' needs one of "
                 f"{', '.join(PHYSICAL)}"
             )
+        if self.realtime and self.latency:
+            raise ValueError("latency is measured with realtime=True; leave latency at 0, or realtime at False")
         parse_obs_mode(self.obs_mode)
         find_cameras(self.cloud_cameras)
         find_cameras(self.cameras, self.image_size)
         check_crop(self.crop)
-        for name, low, high in (("num_points", 1, MAX_POINTS), ("obs_delay", 0, MAX_DELAY)):
+        for name, low, high in (
+            ("num_points", 1, MAX_POINTS),
+            ("obs_delay", 0, MAX_DELAY),
+            ("latency", 0, MAX_LATENCY),
+        ):
             if not low <= getattr(self, name) <= high:
                 raise ValueError(f"{name} must be {low} to {high}, got {getattr(self, name)}")
         if self.render_mode not in (None, *RENDER_MODES):

@@ -22,6 +22,7 @@ from dexh2r_gym.alignment import (
     nearest_goal,
 )
 from dexh2r_gym.envs import control, rewards
+from dexh2r_gym.envs.latency import MAX_LATENCY, ActionDelay
 from dexh2r_gym.envs.observer import Frame, Observer
 from dexh2r_gym.envs.options import HandoverOptions
 from dexh2r_gym.envs.own_grasp import Hands, OwnGrasps
@@ -89,6 +90,7 @@ class HandoverTask:
         self.playback = Playback(num_worlds, self._recordings, self.fps, options.giver)
         self.observer = Observer(num_worlds, options, 1.0 / self.fps)
         self._trace = EpisodeTrace(num_worlds, played=self.playback.moves)
+        self._delay = ActionDelay(num_worlds, MAX_LATENCY if options.realtime else options.latency)
         self._own_grasps = OwnGrasps(num_worlds, options.num_threads)
         self._receive = Receive(num_worlds, 1.0 / self.fps)
         self._ways_out: dict[int, Tensor] = {}  # of givers who have let go: bones (K, 16, 7) in the frames after
@@ -179,20 +181,27 @@ class HandoverTask:
         self.reached[worlds] = False
         self._giver_bones[worlds] = play.giver_bones[worlds]
         self._own_grasps.begin(worlds)
+        self._delay.begin(worlds)
         started = torch.zeros_like(self.aligning)
         started[worlds] = True
         self._look(started)
 
-    def advance(self, action: Tensor, on: Tensor) -> Tensor:
+    def advance(self, action: Tensor, on: Tensor, late: Tensor | None = None) -> Tensor:
         """One frame of the worlds that are on, (B,) bool: command, alignment, simulation, and what came of it.
 
-        action: (B, 28), checked. Returns the reward, (B,) float64, 0 for worlds that are not on.
+        action: (B, 28), checked. late: (B,) frames until it arrives, by default the option `latency`.
+        Returns the reward, (B,) float64, 0 for worlds that are not on.
         """
         d_before = self.d
         play, dt, limits = self.playback, 1.0 / self.fps, self.options.speed_limits
+        late = torch.full_like(self.time, self.options.latency) if late is None else late
+        action, told, fresh = self._delay.exchange(action, late, on)
         pose, joints = control.hand_target(
             action, self._command_pose, self._command_joints, self.options.control_mode, limits, dt
         )
+        told &= fresh | (self.options.control_mode == "absolute")  # a move is made once, a target holds
+        pose = torch.where(told[:, None], pose, self._command_pose)
+        joints = torch.where(told[:, None], joints, self._command_joints)
         aligning = self.aligning & on & ~self.reached
         if aligning.any():
             w = aligning.nonzero().squeeze(1)
