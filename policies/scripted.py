@@ -1,4 +1,5 @@
-"""A privileged expert: it sees the true scene and knows how the giver will move, picks a goal grasp and moves there as people do.
+"""A privileged expert: it sees the true scene, knows how the giver will move, picks a goal grasp and moves there as
+people do, round the giver's hand.
 
 The hand goes to a point behind the goal (where the palm is drawn back from the object) with the bell-shaped speed of a
 minimum-jerk reach (Flash and Hogan 1985), the fingers open, and then straight in. Both legs are carried along with the
@@ -134,8 +135,8 @@ class ScriptedExpert:
         return Plan(**{key: getattr(old, key).index_put((worlds,), value) for key, value in vars(new).items()})
 
     def _way_round(self, worlds: Tensor, plan: Plan) -> Tensor:
-        """Which of `_DETOURS` (n, 3) keeps the hands of worlds (n,) best off the giver on their way behind the goal, for
-        the least detour. The giver is where the recording will have it."""
+        """Which of `_DETOURS` (n, 3) keeps the hands of worlds (n,) off the giver on their way behind the goal, at the
+        least cost. The giver is where the recording will have it."""
         ways, parts = len(_DETOURS), len(_LOOKED_AT)
         frames = plan.begin[:, None] + (plan.frames[:, None] * _LOOKED_AT).long()  # (n, F)
         object_pose, giver_joints = self._task.recorded(worlds, frames)

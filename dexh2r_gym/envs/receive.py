@@ -190,6 +190,7 @@ class Receive:
     def record(self, world: int) -> dict[str, float | str]:
         """The same of one world, for its record."""
         values = {name: value.item() for name, value in self.results(torch.tensor([world])).items()}
+        del values["held"]
         return values | {"outcome": Outcome(int(values["outcome"])).name}
 
     def _release(self, w: Tensor, scene: SceneState, command: Tensor, time: Tensor) -> None:

@@ -86,7 +86,7 @@ class HandoverTask:
         self._trace = EpisodeTrace(num_worlds)
         self._own_grasps = OwnGrasps(num_worlds, options.num_threads)
         self._receive = Receive(num_worlds, 1.0 / self.fps)
-        self._ways_out = WaysOut(1.0 / self.fps)
+        self._ways_out = WaysOut(num_worlds, 1.0 / self.fps)
         self._giver_bones = torch.zeros(num_worlds, NUM_GIVER_JOINTS, 7, dtype=torch.float64)
         self.reached = torch.zeros(num_worlds, dtype=torch.bool)
         self._trial = torch.zeros(num_worlds, dtype=torch.long)
@@ -127,8 +127,8 @@ class HandoverTask:
         )
 
     def recorded(self, worlds: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
-        """What the recordings of worlds (n,) show in frames time (n, F), for agents that are allowed to know: object poses
-        (n, F, 7) and the giver's joints (n, F, 16, 3). The last frame lasts."""
+        """What the recordings of worlds (n,) show in frames time (n, F), for agents that are allowed to know: object
+        poses (n, F, 7) and the giver's joints (n, F, 16, 3). The last frame lasts."""
         rec, trial = self._recordings, self._trial[worlds, None]
         row = rec.offset[trial] + time.minimum(rec.length[trial] - 1)
         return rec.object_pose[row], rec.giver_bones[row][..., :3]
@@ -315,7 +315,7 @@ class HandoverTask:
             self._trace.alignment_begin[begins] = self.time[begins] + 1
 
     def _begin_to_receive(self, w: Tensor, goal: Tensor) -> None:
-        """The hands of worlds w (n,) have reached a grasp, goals (n,) of the pool where the environment aligned them."""
+        """The hands of worlds w (n,) have reached a grasp: goals (n,) of the pool, if the environment aligned them."""
         rec, trial, object_pose = self._recordings, self._trial[w], self.scene.object_pose[w]
         command = self._command_pose[w], self._command_joints[w]
         grasp = rec.goal_pose[trial, goal], rec.goal_joints[trial, goal]
