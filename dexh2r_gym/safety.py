@@ -28,7 +28,7 @@ def transient_speed_limit(robot_mass: float = ROBOT_MASS) -> float:
 
 
 def safety_metrics(peak: Tensor, impulse: Tensor, speed: Tensor, length: Tensor, dt: float) -> dict[str, Tensor]:
-    """Contacts of the robot with the giver's hand in B episodes, padded to T frames; what is in the padding is not read.
+    """Contacts of the robot with the giver's hand in B episodes, padded to T frames; the padding is not read.
 
     Args:
         peak: (B, T, 6) N, greatest force of each frame on each of `types.GIVER_PARTS`. impulse: (B, T, 6) N s.
@@ -36,8 +36,8 @@ def safety_metrics(peak: Tensor, impulse: Tensor, speed: Tensor, length: Tensor,
 
     Returns:
         giver_peak (B, 6) N; giver_impulse (B, 6) N s; contact_time (B, 6) s, the longest contact without a break;
-        contact_speed (B,) m/s, the greatest in a frame in which a contact begins, 0 where there is none; safe_force (B,)
-        bool: no part was ever pressed with more than `QUASI_STATIC_LIMIT`, however short.
+        contact_speed (B,) m/s, the greatest in a frame in which a contact begins, 0 where there is none; safe_force
+        (B,) bool: no part was ever pressed with more than `QUASI_STATIC_LIMIT`, however short.
     """
     frames = peak.shape[1]
     counted = torch.arange(frames) < length[:, None]

@@ -49,10 +49,10 @@ class HandoverVectorEnv(VectorEnv[Any, Any, np.ndarray]):
     `latency` lets each action take effect so many frames late; until the first arrives the hand holds its command, and
     what the environment does by itself is not late. `realtime=True` takes for it the wall time from the return of
     `reset` or `step` until `step` is called, rounded up to frames (at least 1, at most 90): giver and object go on
-    while the policy thinks. Thoughts overlap, as if each had a processor of its own; an action that arrives after a newer one
-    is dropped, and so is a second one in the same frame. An absolute target holds until the next arrives, a delta moves
-    the hand once. Nothing that is measured can be reproduced, and only a policy that sees with sensors of its own pays
-    for what it would pay on a robot: the time in which the environment makes its observations is not counted.
+    while the policy thinks. Thoughts overlap, as if each had a processor of its own; an action that arrives after a
+    newer one is dropped. An absolute target holds until the next one arrives, a delta moves the hand once. What is
+    measured cannot be reproduced, and means something where the policy sees what it would see on a robot; the time in
+    which the environment makes its observations and pictures does not count.
 
     ## Observation space
     `obs_mode="state"`: `Box(148,)` float32, these parts one after another; `"state_dict"`: a `Dict` of them. Several

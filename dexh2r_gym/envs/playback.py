@@ -107,6 +107,16 @@ class Playback:
             self._retraction = _put(self._retraction, w, _of(new, w))
         self._show(on)
 
+    def recorded(self, worlds: Tensor, frame: Tensor) -> tuple[Tensor, Tensor]:
+        """Object poses (n, F, 7) and giver's bones (n, F, 16, 7) of recorded frames (n, F) in worlds (n,), moved by
+        this episode's offset. The last frame lasts."""
+        rec, shift = self._recordings, self._draws.shift[worlds, None]
+        row = self._offset[worlds, None] + frame.minimum(self._last[worlds, None])
+        object_pose, giver_bones = rec.object_pose[row], rec.giver_bones[row]
+        if self._behaviour.pose_offset:
+            return pose_multiply(shift, object_pose), pose_multiply(shift[:, :, None], giver_bones)
+        return object_pose, giver_bones
+
     def _show(self, on: Tensor) -> None:
         """Poses of the worlds that are on."""
         object_pose, giver_bones = (

@@ -10,11 +10,14 @@ from __future__ import annotations
 
 from enum import IntEnum
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from dexh2r_gym.alignment import advance
+from dexh2r_gym.grasps.tighten import tighten
 from dexh2r_gym.hand import BASE_STIFFNESS
+from dexh2r_gym.objects import ObjectBatch
 from dexh2r_gym.rotations import pose_apply, pose_integrate, pose_inverse, pose_multiply
 from dexh2r_gym.types import NUM_JOINTS, SceneState
 
@@ -94,27 +97,29 @@ class Receive:
     def begin(
         self,
         worlds: Tensor,
-        *,
         command: tuple[Tensor, Tensor],
         grasp: tuple[Tensor, Tensor],
         object_pose: Tensor,
-        mass: Tensor,
-        middle: Tensor,
+        objects: ObjectBatch,
+        index: Tensor,
         late: Tensor,
     ) -> None:
         """The hands of worlds (n,) have reached their grasps.
 
         Args:
             command: palm (n, 7), world, and joints (n, 22) that they were told last.
-            grasp: palm (n, 7), object frame, and joints (n, 22) tightened.
-            object_pose: (n, 7). mass: (n,) kg. middle: (n, 3) centre of mass, object frame.
+            grasp: palm (n, 7), object frame, and joints (n, 22), which are tightened here.
+            object_pose: (n, 7). index: (n,) which of `objects` each world has.
             late: (n,) frames that the giver lets go later than the load is taken over, or earlier than the robot lifts.
         """
         self.phase[worlds], self._frames[worlds] = Phase.CLOSING, 0
         self._pose[worlds] = torch.stack((pose_multiply(pose_inverse(object_pose), command[0]), grasp[0]), dim=1)
-        self._joints[worlds] = torch.stack((command[1], grasp[1]), dim=1)
-        self._yielded[worlds], self._loaded[worlds] = 0.0, 0
-        self._weight[worlds], self._middle[worlds], self._late[worlds] = GRAVITY * mass, middle, late
+        tight = tighten(objects, *grasp, index=index, step=TIGHTEN_STEP).double()
+        self._joints[worlds] = torch.stack((command[1], tight), dim=1)
+        self._yielded[worlds], self._loaded[worlds], self._late[worlds] = 0.0, 0, late
+        own = [objects.objects[i] for i in index.tolist()]
+        self._weight[worlds] = GRAVITY * torch.tensor([obj.mass for obj in own], dtype=torch.float64)
+        self._middle[worlds] = torch.from_numpy(np.stack([obj.center_of_mass for obj in own]))
 
     def command(self, worlds: Tensor, scene: SceneState) -> tuple[Tensor, Tensor]:
         """What the hands of worlds (n,) are told: palm (n, 7), world, and joints (n, 22).
@@ -185,6 +190,7 @@ class Receive:
     def record(self, world: int) -> dict[str, float | str]:
         """The same of one world, for its record."""
         values = {name: value.item() for name, value in self.results(torch.tensor([world])).items()}
+        del values["held"]
         return values | {"outcome": Outcome(int(values["outcome"])).name}
 
     def _release(self, w: Tensor, scene: SceneState, command: Tensor, time: Tensor) -> None:

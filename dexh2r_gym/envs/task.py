@@ -27,26 +27,24 @@ from dexh2r_gym.envs.observer import Frame, Observer
 from dexh2r_gym.envs.options import HandoverOptions
 from dexh2r_gym.envs.own_grasp import Hands, OwnGrasps
 from dexh2r_gym.envs.playback import Playback
-from dexh2r_gym.envs.receive import TIGHTEN_STEP, Outcome, Phase, Receive, max_frames
+from dexh2r_gym.envs.receive import Outcome, Phase, Receive, max_frames
 from dexh2r_gym.envs.recordings import Recordings
 from dexh2r_gym.envs.trace import EpisodeTrace
-from dexh2r_gym.giver.letting_go import let_go
-from dexh2r_gym.grasps.tighten import tighten
-from dexh2r_gym.hand import OPEN_HAND, surface_points
+from dexh2r_gym.envs.ways_out import WaysOut
+from dexh2r_gym.hand import OPEN_HAND
 from dexh2r_gym.metrics import approach_metrics, hand_object_depth, released_depth
 from dexh2r_gym.objects import ObjectBatch
 from dexh2r_gym.overlay import draw_overlay
 from dexh2r_gym.render import SceneRenderer
 from dexh2r_gym.replay import Replay, ReplayStore
 from dexh2r_gym.replay.validate import MAX_GOALS
-from dexh2r_gym.rotations import pose_apply, pose_integrate, pose_inverse, pose_multiply
+from dexh2r_gym.rotations import pose_integrate, pose_inverse, pose_multiply
 from dexh2r_gym.safety import safety_metrics
 from dexh2r_gym.sensing.calibration import calibration
 from dexh2r_gym.sim import PHYSICAL, make_simulator
 from dexh2r_gym.types import NUM_GIVER_JOINTS, EpisodeStatus, SceneState, join_hand_state, split_hand_state
 
 TOUCHED = ("giver_force", "giver_peak", "giver_impulse", "contact_speed", "load")  # of a `SceneState`
-_SKIN_STRIDE = 8  # every so many points of the robot's surface tell the giver where the robot is
 
 
 @dataclass(frozen=True)
@@ -93,7 +91,7 @@ class HandoverTask:
         self._delay = ActionDelay(num_worlds, MAX_LATENCY if options.realtime else options.latency)
         self._own_grasps = OwnGrasps(num_worlds, options.num_threads)
         self._receive = Receive(num_worlds, 1.0 / self.fps)
-        self._ways_out: dict[int, Tensor] = {}  # of givers who have let go: bones (K, 16, 7) in the frames after
+        self._ways_out = WaysOut(num_worlds, 1.0 / self.fps)
         self._giver_bones = torch.zeros(num_worlds, NUM_GIVER_JOINTS, 7, dtype=torch.float64)
         self.reached = torch.zeros(num_worlds, dtype=torch.bool)
         self._trial = torch.zeros(num_worlds, dtype=torch.long)
@@ -131,6 +129,12 @@ class HandoverTask:
             object_index=rec.object_index[trial],
             objects=rec.objects,
         )
+
+    def recorded(self, worlds: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
+        """What the recordings of worlds (n,) show in frames time (n, F), for agents that are allowed to know: object
+        poses (n, F, 7) and the giver's joints (n, F, 16, 3). The last frame lasts."""
+        object_pose, giver_bones = self.playback.recorded(worlds, time)
+        return object_pose, giver_bones[..., :3]
 
     def picture(self, renderer: SceneRenderer, world: int, *, window: bool = False) -> np.ndarray | None:
         """Draw one world: (H, W, 3) uint8, or in a window."""
@@ -230,9 +234,7 @@ class HandoverTask:
     def _move_givers(self, on: Tensor) -> None:
         """Givers where the recording has them, or on their way out."""
         self._giver_bones = torch.where(on[:, None, None], self.playback.giver_bones, self._giver_bones)
-        for world in (on & ~self._receive.held).nonzero().squeeze(1).tolist():
-            way = self._ways_out[world]
-            self._giver_bones[world] = way[min(int(self._receive.since_release[world]), len(way) - 1)]
+        self._ways_out.follow(on & ~self._receive.held, self._receive.since_release, self._giver_bones)
 
     def _align(self, w: Tensor) -> tuple[Tensor, Tensor]:
         """The next command of goal pose alignment in worlds w (n,), with its collision check (section 4.3).
@@ -309,10 +311,11 @@ class HandoverTask:
         status = torch.where(receiving, EpisodeStatus.RUNNING, status)
         self.reached[w] |= reached & (status == EpisodeStatus.REACHED)
         self._trace.approach_frames[w] = torch.where(receiving, self._trace.approach_frames[w], self._trace.length[w])
-        if self.options.ending == "hold":
-            self._hand_over(w[receiving])
+        if receiving.any():
+            self._take_over(w[receiving])
             status = torch.where(receiving & self._receive.over[w], EpisodeStatus.REACHED, status)
-            begins = ~receiving & (status == EpisodeStatus.REACHED)
+        begins = ~receiving & (status == EpisodeStatus.REACHED)
+        if self.options.ending == "hold" and begins.any():
             self._begin_to_receive(w[begins], goal[begins])
             status[begins] = EpisodeStatus.RUNNING
         # a new tensor each: what was handed out before stays as it was
@@ -327,44 +330,23 @@ class HandoverTask:
             self._trace.alignment_begin[begins] = self.time[begins] + 1
 
     def _begin_to_receive(self, w: Tensor, goal: Tensor) -> None:
-        """The hands of worlds w (n,) have reached a grasp, goals (n,) of the pool where the environment aligned them: they
-        are to close on the object."""
-        if not len(w):
-            return
-        rec, trial, objects = self._recordings, self._trial[w], self._recordings.objects
-        index, object_pose = rec.object_index[trial], self.scene.object_pose[w]
-        palm, joints = rec.goal_pose[trial, goal], rec.goal_joints[trial, goal]
+        """The hands of worlds w (n,) have reached a grasp: goals (n,) of the pool, if the environment aligned them."""
+        rec, trial, object_pose = self._recordings, self._trial[w], self.scene.object_pose[w]
+        command = self._command_pose[w], self._command_joints[w]
+        grasp = rec.goal_pose[trial, goal], rec.goal_joints[trial, goal]
         if self.options.alignment == "none":
-            palm = pose_multiply(pose_inverse(object_pose), self._command_pose[w])
-            joints = self._command_joints[w]
-        own = [objects.objects[i] for i in index.tolist()]
-        self._receive.begin(
-            w,
-            command=(self._command_pose[w], self._command_joints[w]),
-            grasp=(palm, tighten(objects, palm, joints, index=index, step=TIGHTEN_STEP).double()),
-            object_pose=object_pose,
-            mass=torch.tensor([obj.mass for obj in own], dtype=torch.float64),
-            middle=torch.from_numpy(np.stack([obj.center_of_mass for obj in own])),
-            late=(self.playback.release_shift[w] * self.fps).round().long(),
-        )
+            grasp = pose_multiply(pose_inverse(object_pose), command[0]), command[1]
+        index, late = rec.object_index[trial], (self.playback.release_shift[w] * self.fps).round().long()
+        self._receive.begin(w, command, grasp, object_pose, rec.objects, index, late)
         self._sim.grip(w)
 
-    def _hand_over(self, w: Tensor) -> None:
-        """What the frame brought in worlds w (n,) that take the object over."""
-        if not len(w):
-            return
-        scene, rec = self.scene, self._recordings
-        for world in self._receive.look(w, scene, self._command_pose[w], self.time[w]).tolist():
+    def _take_over(self, w: Tensor) -> None:
+        """What the frame brought in worlds w (n,) whose hands are about to receive the object."""
+        let_go = self._receive.look(w, self.scene, self._command_pose[w], self.time[w])
+        for world in let_go.tolist():
             trial = int(self._trial[world])
-            obj, from_world = rec.object_of(trial), pose_inverse(scene.object_pose[world])
-            skin, _ = surface_points(scene.hand_pose[world, None], scene.hand_joints[world, None])
-            self._ways_out[world] = let_go(
-                rec.givers[trial],
-                self._giver_bones[world],
-                1.0 / self.fps,
-                lambda points, obj=obj, pose=from_world: obj.signed_distance_fast(pose_apply(pose, points)),
-                skin[0, ::_SKIN_STRIDE],
-            )
+            obj, giver = self._recordings.object_of(trial), self._recordings.givers[trial]
+            self._ways_out.begin(world, giver, self._giver_bones[world], self.scene, obj)
 
     def _own_grasp(self, w: Tensor, hand_in_object: Tensor, depth: Tensor) -> Tensor:
         """Whether the hands of worlds w (n,) hold the object, in a grasp of the pool or not, (n,) bool."""
@@ -458,7 +440,5 @@ class HandoverTask:
         rows = torch.arange(length).clamp_max(int(rec.length[trial]) - 1)
         bones = rec.giver_bones[int(rec.offset[trial]) + rows]
         if release >= 0:
-            way = self._ways_out[world]
-            after = torch.arange(length - release - 1).clamp_max(len(way) - 1)
-            bones[release + 1 :] = way[after]
+            bones[release + 1 :] = self._ways_out.of(world, torch.arange(length - release - 1))
         return bones.float().numpy()

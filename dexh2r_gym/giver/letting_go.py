@@ -11,7 +11,6 @@ from dexh2r_gym.giver.hand import PARENTS, GiverHand
 from dexh2r_gym.rotations import (
     pose_apply,
     quat_conjugate,
-    quat_from_axis_angle,
     quat_multiply,
     quat_rotate,
     quat_to_axis_angle,

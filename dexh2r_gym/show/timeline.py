@@ -50,6 +50,10 @@ class Timeline:
             object_pose=replay.object_pose,
             object_velocity=still[:, :6],
             giver_force=still[:, 0],
+            giver_peak=still[:, :6],
+            giver_impulse=still[:, :6],
+            contact_speed=still[:, 0],
+            load=still[:, :3],
             diverged=torch.zeros(frames, dtype=torch.bool),
         )
         return cls(replay, giver, giver.bone_poses(replay.giver), hand_state, scene)
@@ -79,9 +83,7 @@ class Timeline:
         )
         timeline = cls.of(as_replay)
         scene = dataclasses.replace(timeline.scene, giver_force=torch.from_numpy(record["giver_force"]))
-        bones = timeline.bones
-        if "recording_frame" in record:  # the giver was where no recorded frame has it
-            bones = torch.from_numpy(record["giver_bones"]).double()
+        bones = torch.from_numpy(record["giver_bones"]).double() if "giver_bones" in record else timeline.bones
         return dataclasses.replace(timeline, bones=bones, scene=scene, record=record)
 
     def nearest(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
@@ -122,9 +124,9 @@ def _stranger(replay: Replay, record: Mapping[str, NDArray]) -> str | None:
     """Why the record cannot be of this trial."""
     if str(record["object"]) != replay.object:
         return f"its object is {str(record['object'])!r}, here {replay.object!r}"
-    behaves = "recording_frame" in record
-    if len(record["depth"]) > replay.num_frames and not behaves:
-        return f"it has {len(record['depth'])} frames, the replay {replay.num_frames}"
+    behaves, frames = "recording_frame" in record, int(record.get("approach_frames", len(record["depth"])))
+    if frames > replay.num_frames and not behaves:
+        return f"it has {frames} frames, the replay {replay.num_frames}"
     starts = [(record["hand_state"], replay.hand_start)]
     starts += [] if behaves else [(record["object_pose"], replay.object_pose[0])]
     if not all(np.allclose(recorded[0], start.numpy(), atol=SAME) for recorded, start in starts):

@@ -123,8 +123,10 @@ class MujocoSimulator:
         self._read_state()
 
     def grip(self, worlds: Tensor) -> None:
-        """See `dexh2r_gym.sim.Simulator`: cones as they are, and as many iterations as the solver asks for. Cut short, or
-        with pyramids for cones, it lets held objects creep out of the fingers."""
+        """See `dexh2r_gym.sim.Simulator`: cones as they are, and as many iterations as the solver asks for.
+
+        Cut short, or with pyramids for cones, it lets held objects creep out of the fingers.
+        """
         assert self._batch is not None, "reset comes before grip"
         for world in worlds.tolist():
             model = self._models[world] = copy.copy(self._models[world])
