@@ -1,10 +1,12 @@
 """Givers that do not play their recording as it is: hand-made cases with known answers, and properties."""
 
+import json
 import math
 import re
 import warnings
 
 import gymnasium as gym
+import imageio.v2 as imageio
 import numpy as np
 import pytest
 import torch
@@ -28,9 +30,11 @@ from dexh2r_gym.envs.options import make_options
 from dexh2r_gym.envs.playback import Playback
 from dexh2r_gym.envs.recordings import Recordings
 from dexh2r_gym.replay import ReplayStore
+from dexh2r_gym.robustness import giver_variants
 from dexh2r_gym.rotations import pose_inverse, pose_multiply, quat_angle
 from dexh2r_gym.run_folder import RunFolder
 from dexh2r_gym.show.timeline import Timeline
+from tests.test_table3 import store_of
 
 ID = "DexH2R-Handover-v0"
 FPS = 30.0
@@ -327,3 +331,40 @@ def test_an_episode_is_shown_with_the_giver_as_it_was(tmp_path):
     record = env.episode_record(0) | {"recording_frame": np.zeros(3)}
     with pytest.raises(ValueError, match="recording_frame must be"):
         folder.save_episode(record)
+
+
+def test_robustness_end_to_end(dexh2r, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    store, out = store_of(2, tmp_path), tmp_path / "robustness"
+    line = f"robustness --agent scripted --backend kinematic --replays {store} --out {out}"
+    assert dexh2r(line) == 0
+    text = (out / "robustness.md").read_text()
+    assert text in capsys.readouterr().out
+    table = json.loads((out / "robustness.json").read_text())
+    names = [row["name"] for row in table["variants"]]
+    assert names == [variant.name for variant in giver_variants("kinematic")] and "retraction" not in names
+    first, *others = table["variants"]
+    assert "p" not in first and all(0 <= row["p_holm"] <= 1 for row in others)
+    assert first["episodes"] == 2
+    assert (out / "hesitation-1-s" / "report.md").read_text().count("hesitation 1.0") == 1
+    assert imageio.imread(out / "robustness.png").std() > 5
+    before = (out / "hesitation-1-s" / "speed.json").stat().st_mtime_ns
+    assert dexh2r(line) == 0, "goes on where it stood"
+    assert (out / "hesitation-1-s" / "speed.json").stat().st_mtime_ns == before
+
+
+def test_variants_are_what_the_backend_and_the_ending_allow():
+    names = [variant.name for variant in giver_variants("mujoco", "hold")]
+    assert len(set(names)) == len(names) == 10 and names[0] == "as-recorded"
+    assert "release-0.3-s-early" in names and "retraction" in names
+    assert not {"retraction", "release-0.3-s-early"} & {v.name for v in giver_variants("kinematic")}
+
+
+def test_evaluate_takes_a_giver_in_words(dexh2r, tmp_path, capsys):
+    store = store_of(2, tmp_path)
+    line = f"evaluate --backend kinematic --replays {store} --hesitation 0.5 --out {tmp_path / 'run'}"
+    assert dexh2r(line) == 0
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["evaluation"]["giver"]["hesitation"] == 0.5
+    assert dexh2r(line.replace("0.5", "11") + "x") == 2
+    assert "giver's hesitation must be 0 to 10 s, got 11" in capsys.readouterr().err

@@ -1,9 +1,11 @@
 """Actions that are late: a fixed number of frames, or as many as the policy thinks."""
 
+import json
 import re
 import warnings
 
 import gymnasium as gym
+import imageio.v2 as imageio
 import numpy as np
 import pytest
 import torch
@@ -15,6 +17,7 @@ from stable_baselines3.common.env_checker import check_env as sb3_check_env
 from dexh2r_gym.envs import HandoverVectorEnv
 from dexh2r_gym.envs.latency import MAX_LATENCY, ActionDelay, Stopwatch, frames_late, latency_frames
 from dexh2r_gym.replay import ReplayStore
+from tests.test_table3 import store_of
 
 ID = "DexH2R-Handover-v0"
 IDS = ReplayStore.open("mini").ids("test")[:3]
@@ -226,3 +229,28 @@ def test_checkers(options):
             check_env(env.unwrapped, skip_render_check=True)
         sb3_check_env(env.unwrapped, skip_render_check=True)
     env.close()
+
+
+def test_latency_command_end_to_end(dexh2r, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    out = tmp_path / "latency"
+    line = f"latency --agent scripted --backend kinematic --replays {store_of(2, tmp_path)} --ms 33 200 --out {out}"
+    assert dexh2r(line) == 0
+    assert (out / "latency.md").read_text() in capsys.readouterr().out
+    table = json.loads((out / "latency.json").read_text())
+    assert [row["latency_frames"] for row in table["variants"]] == [0, 1, 6]
+    assert "Latency of actions: 6 frames (200 ms)." in (out / "latency-6" / "report.md").read_text()
+    assert imageio.imread(out / "latency.png").std() > 5
+    assert "latency must be 0 to 3000 ms" in str(dexh2r(line.replace("200", "9000")))
+
+
+def test_evaluate_takes_a_latency_in_words(dexh2r, tmp_path):
+    store = store_of(1, tmp_path)
+    line = f"evaluate --backend kinematic --replays {store} --out {tmp_path}"
+    assert dexh2r(f"{line}/fixed --latency 100") == 0
+    assert json.loads((tmp_path / "fixed" / "config.json").read_text())["evaluation"]["latency"] == 3
+    assert dexh2r(f"{line}/measured --latency measured") == 0
+    report = json.loads((tmp_path / "measured" / "report.json").read_text())
+    assert report["speed"]["num_envs"] == 1 and 0 < report["latency_ms"]["value"] < 500
+    assert "Latency of actions: the agent thought" in (tmp_path / "measured" / "report.md").read_text()
+    assert "milliseconds or 'measured', got 'soon'" in str(dexh2r(f"{line}/wrong --latency soon"))

@@ -14,6 +14,7 @@ from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, arg, subcommand
 
 from dexh2r_gym.cli.grasps import Grasps
 from dexh2r_gym.cli.replays import Replays
+from dexh2r_gym.cli.robustness import Latency, Robustness
 from dexh2r_gym.cli.runs import Bench, Evaluate, Score
 from dexh2r_gym.cli.table3 import Table3
 from dexh2r_gym.cli.table4 import Table4
@@ -29,6 +30,8 @@ COMMANDS: dict[str, Any] = {
     "view": View,
     "table3": Table3,
     "table4": Table4,
+    "robustness": Robustness,
+    "latency": Latency,
     "bench": Bench,
     "replays": Replays,
     "grasps": Grasps,
