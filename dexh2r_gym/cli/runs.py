@@ -31,6 +31,8 @@ class Evaluate:
     replays: str = "mini"
     """`mini`, or the path of a replay store."""
     backend: Literal["mujoco", "kinematic"] = "mujoco"
+    ending: Literal["grasp", "hold"] = "grasp"
+    """hold: go on after the grasp; the giver lets go and the robot must keep the object through 2 s and a shake."""
     obs_mode: str | None = None
     """state, state_dict, point_cloud, rgbd, or several joined by +; by default what the agent looks at."""
     num_envs: int = 32
@@ -51,7 +53,10 @@ class Evaluate:
 
         maker = find_agent(self.agent)
         store = Path(self.replays).name.split(".")[0]
-        out = self.out or Path("runs") / "-".join((agent_title(self.agent), store, self.split, self.mode, self.backend))
+        out = self.out or Path("runs") / "-".join(
+            (agent_title(self.agent), store, self.split, self.mode, self.backend)
+            + (("hold",) if self.ending == "hold" else ())
+        )
         observed: dict[str, Any] = {} if self.obs_mode is None else {"obs_mode": self.obs_mode}
         evaluate(
             maker,
@@ -64,6 +69,7 @@ class Evaluate:
             video=self.video,
             mode=self.mode,
             backend=self.backend,
+            ending=self.ending,
             speed_limits=self.speed_limits,
             giver=self.giver,
             **late(self.latency, self.replays),
