@@ -12,7 +12,7 @@ import numpy as np
 from dexh2r_gym.envs.giver_behaviour import GiverBehaviour
 from dexh2r_gym.extras import import_extra
 from dexh2r_gym.sim import PHYSICAL
-from dexh2r_gym.variants import Variant, estimates, evaluate_variants, markdown, write
+from dexh2r_gym.variants import HELD, Variant, estimates, evaluate_variants, markdown, write
 
 AS_RECORDED = "as recorded"
 # Two levels of each continuous deviation; what they mean is said in `GiverBehaviour`.
@@ -24,7 +24,7 @@ DEVIATIONS: dict[str, tuple[tuple[str, GiverBehaviour], ...]] = {
     "release": (("0.3 s early", GiverBehaviour(release=-0.3)), ("0.5 s late", GiverBehaviour(release=0.5))),
 }
 _EXPLANATION = "Each row lets the givers deviate in one way, drawn anew in each episode; see `GiverBehaviour`."
-_COLOURS = {"succ": "#0072B2", "safe": "#E69F00"}  # Okabe and Ito
+_COLOURS = {"succ": "#0072B2", "safe": "#E69F00", HELD: "#009E73"}  # Okabe and Ito
 
 
 def giver_variants(backend: str, ending: str = "grasp") -> list[Variant]:
@@ -66,27 +66,31 @@ def robustness(
 
 
 def plot_robustness(table: Mapping[str, Any], path: Path) -> None:
-    """succ and safe with their intervals, a line for each deviation of the giver.
+    """succ, safe and, where objects are let go, held, with their intervals: a line for each deviation of the giver.
 
     MissingExtraError where matplotlib is not installed.
     """
     rows = table["variants"]
-    setting = table["setting"]
-    figure = import_extra("matplotlib.figure", "view").Figure(figsize=(8, 1.6 + 0.42 * len(rows)))
-    axes = figure.subplots(1, 2, sharey=True)
+    setting, metrics = table["setting"], [name for name in _COLOURS if name in rows[0]["paper"]]
+    size = (1.6 + 3.2 * len(metrics), 1.6 + 0.42 * len(rows))
+    figure = import_extra("matplotlib.figure", "view").Figure(figsize=size)
+    axes = figure.subplots(1, len(metrics), sharey=True)
     at = np.arange(len(rows))
-    for axis, (metric, colour) in zip(axes, _COLOURS.items(), strict=True):
+    for axis, metric in zip(axes, metrics, strict=True):
         value, reach = estimates(rows, metric)
         axis.axvspan(value[0] - reach[0, 0], value[0] + reach[1, 0], color="0.92", zorder=0, label="as recorded, 95%")
         axis.axvline(value[0], color="0.6", linewidth=1, zorder=1)
-        axis.errorbar(value, at, xerr=reach, fmt="o", color=colour, capsize=3, markersize=5, linewidth=1.5, zorder=2)
+        axis.errorbar(
+            value, at, xerr=reach, fmt="o", color=_COLOURS[metric], capsize=3, markersize=5, linewidth=1.5, zorder=2
+        )
         axis.set_xlabel(f"{metric} (% of trials)")
         axis.set_xlim(-2, 102)
         axis.grid(axis="x", alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].set_yticks(at, [f"{row['what']} {row['level']}".strip() for row in rows])
     axes[0].invert_yaxis()
-    axes[1].tick_params(axis="y", length=0)
+    for axis in axes[1:]:
+        axis.tick_params(axis="y", length=0)
     axes[0].legend(loc="lower left", frameon=False, fontsize=8, bbox_to_anchor=(0, 1.0), borderaxespad=0.2)
     figure.suptitle(
         f"{setting['agent']} with givers that react: {rows[0]['episodes']} trials of {setting['replays']}, "

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from dexh2r_gym.agents import agent_title, find_agent
 from dexh2r_gym.evaluate import evaluate
 from dexh2r_gym.report import cell, summarise
+from dexh2r_gym.report_physical import summarise_handover
 from dexh2r_gym.table3_report import holm, paired_test
 
 Row = dict[str, Any]
@@ -27,6 +28,7 @@ COLUMNS = {
     "pen_dep_cm": "pen_dep cm",
     "infer_fr": "infer_fr",
 }
+HELD = "held"
 
 
 @dataclass(frozen=True)
@@ -57,8 +59,13 @@ def evaluate_variants(
             evaluate(maker, out=folder, agent_name=agent_title(agent), progress=False, **{**options, **variant.options})
             runs[variant.name] = [json.loads(line) for line in (folder / "episodes.jsonl").read_text().splitlines()]
     setting = {name: str(options[name]) for name in ("split", "mode", "backend")}
+    setting |= {"ending": str(options.get("ending", "grasp"))}
     setting |= {"agent": agent_title(agent), "replays": Path(options["replays"]).name}
-    return {"setting": setting, "variants": tabulate(variants, runs)}
+    rows = tabulate(variants, runs)
+    if setting["ending"] == "hold":
+        for row in rows:
+            row["paper"][HELD] = summarise_handover(runs[row["name"]])["held"]
+    return {"setting": setting, "variants": rows}
 
 
 def tabulate(variants: Sequence[Variant], runs: Mapping[str, Sequence[Row]]) -> list[dict[str, Any]]:
@@ -83,17 +90,18 @@ def tabulate(variants: Sequence[Variant], runs: Mapping[str, Sequence[Row]]) -> 
 def markdown(table: Mapping[str, Any], title: str, explanation: str) -> str:
     """The table for people."""
     setting, rows = table["setting"], table["variants"]
+    columns = COLUMNS | ({HELD: "held %"} if HELD in rows[0]["paper"] else {})
     lines = [
         f"# {title}: {setting['agent']}",
         "",
         f"Replays `{setting['replays']}`, split {setting['split']}, {rows[0]['episodes']} trials, {setting['mode']} "
         f"mode, {setting['backend']}, paper's definitions, 95% intervals in brackets. {explanation}",
         "",
-        f"| | | {' | '.join(COLUMNS.values())} | force on the giver N | succ, difference in points | p |",
-        "|---" * (len(COLUMNS) + 5) + "|",
+        f"| | | {' | '.join(columns.values())} | force on the giver N | succ, difference in points | p |",
+        "|---" * (len(columns) + 5) + "|",
     ]
     for row in rows:
-        numbers = [cell(row["paper"][name], name) for name in COLUMNS]
+        numbers = [cell(row["paper"][name], "succ" if name == HELD else name) for name in columns]
         numbers.append(cell(row["giver_force_N"], "giver_force_N"))
         numbers += [f"{row['succ_difference']:+.1f}", f"{row['p_holm']:.2g}"] if "p" in row else ["", ""]
         lines.append(f"| {row['what']} | {row['level']} | {' | '.join(numbers)} |")

@@ -19,6 +19,8 @@ class _Circumstances:
     """Folder of the table; made if missing. By default runs/ and a name made of command and agent."""
     mode: Literal["easy", "hard"] = "hard"
     backend: Literal["mujoco", "kinematic"] = "mujoco"
+    ending: Literal["grasp", "hold"] = "grasp"
+    """hold: the giver lets go and the robot must keep the object."""
     replays: str = "mini"
     """`mini`, or the path of a replay store."""
     split: Literal["train", "validation", "test", "all"] = "test"
@@ -30,13 +32,14 @@ class _Circumstances:
         return self.out or Path("runs") / f"{command}-{agent_title(self.agent)}"
 
     def setting(self) -> dict[str, Any]:
-        names = ("mode", "backend", "replays", "split", "num_envs", "seed")
+        names = ("mode", "backend", "ending", "replays", "split", "num_envs", "seed")
         return {name: getattr(self, name) for name in names}
 
 
 @dataclass
 class Robustness(_Circumstances):
-    """Evaluate an agent with givers that react: other pace, hesitation, another place, drawing back when pushed.
+    """Evaluate an agent with givers that react: other pace, hesitation, another place, drawing back when pushed; with
+    `--ending hold` also letting go early or late.
 
     Writes robustness.json, robustness.md and robustness.png, and a run folder for each kind of giver. Killed and
     started again, it goes on.

@@ -41,7 +41,6 @@ def film(timeline: Timeline, path: str | Path, *, progress: Callable[[Iterable[i
         raise ValueError(f"cannot write {path.name}: the name must end in {' or '.join(writers)}")
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".partial_{path.name}")
-    timeline = shown if isinstance(shown, Timeline) else Timeline.of(shown)
     try:
         writers[path.suffix.lower()](timeline, partial, progress)
         os.replace(partial, path)
