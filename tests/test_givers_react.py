@@ -368,3 +368,30 @@ def test_evaluate_takes_a_giver_in_words(dexh2r, tmp_path, capsys):
     assert config["evaluation"]["giver"]["hesitation"] == 0.5
     assert dexh2r(line.replace("0.5", "11") + "x") == 2
     assert "giver's hesitation must be 0 to 10 s, got 11" in capsys.readouterr().err
+
+
+def test_a_robot_that_pushes_the_giver_makes_it_draw_back():
+    """Physics end to end: the palm is driven into the giver's hand."""
+
+    def drawn_back(**giver):
+        env = HandoverVectorEnv(1, autoreset_mode="Disabled", alignment="none", split="test", giver=giver)
+        observation, _ = env.reset(seed=0, options={"replay": IDS[0]})
+        away, force, ended = [0.0], [0.0], False
+        while not ended:
+            action = observation[:, :28].copy()
+            action[:, :3] = env.task.playback.giver_bones[:, 0, :3].numpy()  # the wrist
+            observation, _, terminated, truncated, info = env.step(action)
+            ended = bool(terminated[0] | truncated[0])
+            play = env.task.playback
+            recorded, _ = play.recorded(torch.tensor([0]), play.frame[:, None])
+            away.append(float((play.object_pose - recorded[:, 0])[0, :3].norm()))
+            force.append(float(info["giver_force"][0]))
+        return np.array(away), np.array(force)
+
+    away, force = drawn_back(retraction=True)
+    first = int(np.argmax(force > RETRACTION_FORCE))
+    assert force.max() > RETRACTION_FORCE and (away[: first + 1] == 0).all()
+    assert away.max() > 0.9 * RETRACTION_WAY
+    still, pushed = drawn_back(retraction=True, release=0.5)[0], drawn_back(release=0.5)
+    np.testing.assert_array_equal(still, away)
+    assert pushed[0].max() == 0 and pushed[1].max() > force.max() / 2
