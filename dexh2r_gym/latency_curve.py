@@ -75,7 +75,7 @@ def plot_latency(table: Mapping[str, Any], path: Path) -> None:
     figure = import_extra("matplotlib.figure", "view").Figure(figsize=(6.4, 4.2))
     axis = figure.subplots()
     at = np.array([row["latency_ms"] for row in rows])
-    apart = 0.004 * max(at[-1], 1.0)  # that intervals do not lie on each other
+    apart = 0.007 * max(at[-1], 1.0)  # that intervals do not lie on each other
     for side, (metric, (colour, style)) in zip((-1, 1), _STYLE.items(), strict=True):
         value, reach = estimates(rows, metric)
         axis.errorbar(
