@@ -56,6 +56,8 @@ class Evaluate:
         out = self.out or Path("runs") / "-".join(
             (agent_title(self.agent), store, self.split, self.mode, self.backend)
             + (("hold",) if self.ending == "hold" else ())
+            + (("giver",) if self.giver.active else ())
+            + ((f"latency_{self.latency}",) if self.latency else ())
         )
         observed: dict[str, Any] = {} if self.obs_mode is None else {"obs_mode": self.obs_mode}
         evaluate(
