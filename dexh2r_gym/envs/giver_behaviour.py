@@ -88,6 +88,12 @@ class Draws:
     shift: Tensor  # (n, 7) pose by which object and giver are moved, world
     release: Tensor  # (n,) s
 
+    @classmethod
+    def none(cls, num_worlds: int) -> Draws:
+        """Nothing is drawn yet."""
+        zero = torch.zeros(num_worlds, 7, dtype=torch.float64)
+        return cls(zero[:, :2] + 1.0, zero[:, :2], zero[:, 0], zero[:, 0], zero, zero[:, 0])
+
 
 def draw(behaviour: GiverBehaviour, keys: Tensor, start: Tensor, seconds: Tensor) -> Draws:
     """What episodes with these keys (n,) long draw. start: (n, 3) m, where their objects are recorded to start;

@@ -39,11 +39,8 @@ class Playback:
         self._offset, self._last = torch.zeros(num_worlds, dtype=torch.long), torch.zeros(num_worlds, dtype=torch.long)
         self._time = zero.long()  # frames played
         self._clock = zero  # where in the recording, frames
-        pose = torch.zeros(num_worlds, 7, dtype=torch.float64)
-        self._draws = Draws(period=zero[:, None] + pose[:, :2], phase=pose[:, :2], pause_begin=zero, pause=zero,
-                            shift=pose, release=zero)  # fmt: skip
-        self._retraction = Retraction.none(num_worlds)
-        self.object_pose = pose
+        self._draws, self._retraction = Draws.none(num_worlds), Retraction.none(num_worlds)
+        self.object_pose = torch.zeros(num_worlds, 7, dtype=torch.float64)
         self.giver_bones = torch.zeros(num_worlds, NUM_GIVER_JOINTS, 7, dtype=torch.float64)
 
     @property
