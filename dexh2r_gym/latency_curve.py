@@ -87,8 +87,8 @@ def plot_latency(table: Mapping[str, Any], path: Path) -> None:
     axis.set_xticks(at, [f"{x:.0f}" for x in at])
     axis.grid(alpha=0.3)
     axis.spines[["top", "right"]].set_visible(False)
-    axis.legend(frameon=False)
-    axis.set_title(
+    axis.legend(frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.0)
+    figure.suptitle(
         f"{setting['agent']}: {rows[0]['episodes']} trials of {setting['replays']}, {setting['mode']} mode, "
         "95% intervals",
         fontsize=10,
