@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import tyro
 from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, arg, subcommand
 
+from dexh2r_gym.cli.audit import Audit
 from dexh2r_gym.cli.grasps import Grasps
 from dexh2r_gym.cli.replays import Replays
 from dexh2r_gym.cli.runs import Bench, Evaluate, Score
@@ -27,6 +28,7 @@ COMMANDS: dict[str, Any] = {
     "evaluate": Evaluate,
     "score": Score,
     "view": View,
+    "audit": Audit,
     "table3": Table3,
     "table4": Table4,
     "bench": Bench,

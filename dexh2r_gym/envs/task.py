@@ -41,6 +41,7 @@ from dexh2r_gym.safety import safety_metrics
 from dexh2r_gym.sensing.calibration import calibration
 from dexh2r_gym.sim import PHYSICAL, make_simulator
 from dexh2r_gym.types import NUM_GIVER_JOINTS, EpisodeStatus, SceneState, join_hand_state, split_hand_state
+from dexh2r_gym.verdict import verdict
 
 TOUCHED = ("giver_force", "giver_peak", "giver_impulse", "contact_speed", "load")  # of a `SceneState`
 
@@ -399,7 +400,7 @@ class HandoverTask:
         """All that is needed to score the last episode of this world again, as numpy arrays and plain values."""
         replay, trace, length = self.replay_of(world), self._trace, int(self._trace.length[world])
         frames = {name: getattr(trace, name)[world, :length].numpy().copy() for name, _ in trace.SIZES}
-        return frames | {
+        record = frames | {
             "replay": replay.id,
             "object": replay.object,
             "subject": replay.subject,
@@ -413,6 +414,8 @@ class HandoverTask:
             "giver_bones": self._bones_of(world, length),
             **self._receive.record(world),
         }
+        decided, reason = verdict(record)
+        return record | {"decided_frame": decided, "reason": reason}
 
     def _bones_of(self, world: int, length: int) -> np.ndarray:
         """Where the giver's bones were in the frames of the last episode, (length, 16, 7) float32."""
