@@ -69,7 +69,7 @@ def evaluate(
             `env_options` and `identity`, if it has them, are those of `dexh2r_gym.agents`.
         agent_name: what the report calls it; by default the name of its class or function.
         out: the run folder.
-        num_envs: worlds side by side; the numbers do not depend on it.
+        num_envs: worlds side by side; the numbers do not depend on it. With the option `realtime` it is 1.
         video: how many episodes, the first of the split, are filmed.
         options: of the environment: mode, backend, control_mode, obs_mode, speed_limits ...; by default what the agent
             needs.
@@ -82,6 +82,7 @@ def evaluate(
         raise ValueError(f"num_envs must be at least 1, got {num_envs}")
     options = {**getattr(agent, "env_options", {}), **options}
     resolved = make_options({**options, "replays": replays, "split": split})
+    num_envs = 1 if resolved.realtime else num_envs
     store = ReplayStore.open(replays)
     ids = store.ids(split)
     if not ids:
@@ -241,6 +242,7 @@ def episode_row(record: dict[str, np.ndarray], store: ReplayStore) -> dict[str, 
     false_depth_cm = 100.0 * torch.where(false, released, 0.0)
     return {
         **{name: record[name].item() for name in ("replay", "object", "subject", "kind", "fps", "status")},
+        **({"latency_ms": record["latency_ms"].item()} if "latency_ms" in record else {}),
         "end_frame": len(exact) - 1,
         "alignment_begin": int(alignment_begin),
         **{name: value.item() for name, value in metrics.items()},

@@ -29,6 +29,7 @@ UNITS = {
     "infer_fr": "frames",
     "traj_len_m": "m",
     "giver_force_N": "N",
+    "latency_ms": "ms",
 }
 
 Row = dict[str, Any]
@@ -54,6 +55,7 @@ def build_report(
         "by_object": _by(rows, "object"),
         "ended": dict(Counter(row["status"] for row in rows).most_common()),
         "released_depth": false_positives(rows),
+        "latency_ms": _latency(rows, config["evaluation"]),
         "safety": summarise_safety(rows) if rows and setting["backend"] in PHYSICAL else None,
         "handover": summarise_handover(rows) if rows and setting["ending"] == "hold" else None,
         "speed": speed,
@@ -97,6 +99,15 @@ def false_positives(rows: Sequence[Row]) -> dict[str, Any]:
         "pen_dep_cm": _estimate("pen_dep", depth_cm),
         "pen_dep_cm_without_false_frames": _estimate("pen_dep", depth_cm - false_cm),
     }
+
+
+def _latency(rows: Sequence[Row], setting: dict[str, Any]) -> dict[str, float | None] | None:
+    """Milliseconds that actions were late: mean and interval over episodes if measured, else as set; None for none."""
+    if setting.get("realtime"):
+        return _mean(_values(rows, "latency_ms"), lowest=0.0)
+    if not setting.get("latency") or not rows:
+        return None
+    return {"value": 1000 * setting["latency"] / rows[0]["fps"], "low": None, "high": None}
 
 
 def _by(rows: Sequence[Row], key: str) -> dict[str, Any]:
@@ -143,6 +154,7 @@ def to_markdown(report: dict[str, Any]) -> str:
         "",
         f"{n} episodes of {len(config['replay_ids'])} replays from `{setting['replays']}`, seed {setting['seed']}.",
     ]
+    lines += _circumstance_lines(report)
     if report["missing"]:
         lines += ["", f"**Incomplete: {len(report['missing'])} episodes are missing.**"]
     overall = report["overall"]
@@ -187,6 +199,21 @@ def to_markdown(report: dict[str, Any]) -> str:
             f"{speed['num_envs']} worlds side by side).",
         ]
     return "\n".join(lines) + "\n"
+
+
+def _circumstance_lines(report: dict[str, Any]) -> list[str]:
+    """How givers deviated from their recordings and how late actions were, where they did and were."""
+    setting, latency, lines = report["config"]["evaluation"], report["latency_ms"], []
+    if giver := setting.get("giver"):
+        said = ", ".join(f"{name} {value}" for name, value in giver.items() if value)
+        lines += ["", f"Givers deviated from their recordings: {said} (see `GiverBehaviour`)."]
+    if latency is not None and latency["value"] is not None:
+        if setting.get("realtime"):
+            how = f"the agent thought {cell(latency, 'latency_ms')} ms an action, which came that late, by whole frames"
+        else:
+            how = f"{setting['latency']} frames ({latency['value']:.0f} ms)"
+        lines += ["", f"Latency of actions: {how}."]
+    return lines
 
 
 def _false_positive_lines(found: dict[str, Any]) -> list[str]:

@@ -51,6 +51,11 @@ RECORD: dict[str, tuple[str, ...]] = {
     "load": ("T", "3"),  # mean force of the robot on the object in the frame
     "giver_bones": ("T", "16", "7"),  # poses
 }
+# What only some episodes have: of a giver who plays the recording in its own way, of a policy in real time.
+SOMETIMES: dict[str, tuple[str, ...]] = {
+    "recording_frame": ("T",),  # of the replay, nearest to what was shown
+    "latency_ms": (),  # mean over the episode's actions
+}
 
 
 class RunFolder:
@@ -145,7 +150,7 @@ def _check_record(arrays: dict[str, np.ndarray], where: str) -> None:
             f"{where}: missing {', '.join(missing)} (an episode of another version? evaluate again into another folder)"
         )
     frames = len(arrays["depth"]) if arrays["depth"].ndim else 0
-    for name, shape in RECORD.items():
+    for name, shape in (RECORD | {name: SOMETIMES[name] for name in SOMETIMES if name in arrays}).items():
         expected = tuple(frames if size == "T" else int(size) for size in shape)
         if arrays[name].shape != expected:
             raise ValueError(f"{where}: {name} must be {expected} beside depth, got {arrays[name].shape}")

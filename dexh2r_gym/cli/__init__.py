@@ -15,6 +15,7 @@ from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, arg, subcommand
 from dexh2r_gym.cli.audit import Audit
 from dexh2r_gym.cli.grasps import Grasps
 from dexh2r_gym.cli.replays import Replays
+from dexh2r_gym.cli.robustness import Latency, Robustness
 from dexh2r_gym.cli.runs import Bench, Evaluate, Score
 from dexh2r_gym.cli.table3 import Table3
 from dexh2r_gym.cli.table4 import Table4
@@ -31,6 +32,8 @@ COMMANDS: dict[str, Any] = {
     "audit": Audit,
     "table3": Table3,
     "table4": Table4,
+    "robustness": Robustness,
+    "latency": Latency,
     "bench": Bench,
     "replays": Replays,
     "grasps": Grasps,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from tyro.conf import Positional
+
+from dexh2r_gym.envs.giver_behaviour import GiverBehaviour
 
 
 @dataclass
@@ -40,6 +42,10 @@ class Evaluate:
     """How many of the first episodes to film."""
     speed_limits: tuple[float, float, float] | None = (1.5, 4.0, 4.0)
     """Palm m/s, palm rad/s, joints rad/s; None for the paper's unlimited kinematics."""
+    giver: GiverBehaviour = field(default_factory=GiverBehaviour)
+    """How givers deviate from their recordings."""
+    latency: str | None = None
+    """Milliseconds by which actions are late; or `measured`: as late as the agent takes to think, in one world."""
 
     def run(self) -> None:
         from dexh2r_gym.agents import agent_title, find_agent
@@ -50,6 +56,8 @@ class Evaluate:
         out = self.out or Path("runs") / "-".join(
             (agent_title(self.agent), store, self.split, self.mode, self.backend)
             + (("hold",) if self.ending == "hold" else ())
+            + (("giver",) if self.giver.active else ())
+            + ((f"latency_{self.latency}",) if self.latency else ())
         )
         observed: dict[str, Any] = {} if self.obs_mode is None else {"obs_mode": self.obs_mode}
         evaluate(
@@ -65,10 +73,28 @@ class Evaluate:
             backend=self.backend,
             ending=self.ending,
             speed_limits=self.speed_limits,
+            giver=self.giver,
+            **late(self.latency, self.replays),
             **observed,
         )
         print((out / "report.md").read_text())
         print(f"report: {out / 'report.md'}")
+
+
+def late(latency: str | None, replays: str) -> dict[str, Any]:
+    """Options of the environment for a latency in a command's words: milliseconds, `measured`, or None for none."""
+    from dexh2r_gym.envs.latency import latency_frames
+    from dexh2r_gym.replay import ReplayStore
+
+    if latency is None:
+        return {}
+    if latency == "measured":
+        return {"realtime": True}
+    try:
+        milliseconds = float(latency)
+    except ValueError:
+        raise ValueError(f"latency must be a number of milliseconds or 'measured', got {latency!r}") from None
+    return {"latency": latency_frames(milliseconds, ReplayStore.open(replays).infos[0].fps)}
 
 
 @dataclass

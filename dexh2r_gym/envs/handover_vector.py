@@ -13,6 +13,7 @@ from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
 from dexh2r_gym.envs import control
+from dexh2r_gym.envs.latency import Stopwatch, frames_late
 from dexh2r_gym.envs.memory import check_memory
 from dexh2r_gym.envs.options import make_options
 from dexh2r_gym.envs.receive import Outcome
@@ -44,6 +45,14 @@ class HandoverVectorEnv(VectorEnv[Any, Any, np.ndarray]):
 
     An absolute target further away than `speed_limits` allow is approached at that speed. While alignment is under
     way actions are ignored.
+
+    `latency` lets each action take effect so many frames late; until the first arrives the hand holds its command, and
+    what the environment does by itself is not late. `realtime=True` takes for it the wall time from the return of
+    `reset` or `step` until `step` is called, rounded up to frames (at least 1, at most 90): giver and object go on
+    while the policy thinks. Thoughts overlap, as if each had a processor of its own; an action that arrives after a
+    newer one is dropped. An absolute target holds until the next one arrives, a delta moves the hand once. What is
+    measured cannot be reproduced, and means something where the policy sees what it would see on a robot; the time in
+    which the environment makes its observations and pictures does not count.
 
     ## Observation space
     `obs_mode="state"`: `Box(148,)` float32, these parts one after another; `"state_dict"`: a `Dict` of them. Several
@@ -123,6 +132,8 @@ class HandoverVectorEnv(VectorEnv[Any, Any, np.ndarray]):
     where the giver did not let go), `drop_time` (s from then to the loss, inf where the object was not lost), `slip`
     (cm that the object has moved in the hand since).
 
+    With `realtime` also `latency_ms`, the mean time that the policy has thought.
+
     ## Arguments
     | argument | values | default |
     |---|---|---|
@@ -140,6 +151,9 @@ class HandoverVectorEnv(VectorEnv[Any, Any, np.ndarray]):
     | goal_pos | whether the nearest free goal is shown | False |
     | obs_delay | frames that what is seen is late, 0 to 30 | 0 |
     | pose_noise | a `PoseNoise`, or None | None |
+    | giver | a `GiverBehaviour` or a dict of its values: see below; None for the recording as it is | None |
+    | latency | frames that actions are late, 0 to 90 | 0 |
+    | realtime | whether they are as late as the policy takes to think | False |
     | control_mode | absolute, delta | absolute |
     | alignment | env, none (the agent closes in by itself, on goals of its own if it has any) | env |
     | ending | grasp (as in the paper), hold (the giver lets go and the robot must keep the object) | grasp |
@@ -152,6 +166,18 @@ class HandoverVectorEnv(VectorEnv[Any, Any, np.ndarray]):
     | released_metrics | score by the released code's definitions too (slow: a search a frame) | True |
     | num_threads | physics threads, 0 for every core | 0 |
     | num_envs, autoreset_mode | of the vector environment; all three Gymnasium modes | 1, NEXT_STEP |
+
+    ## Givers that react
+    `giver=GiverBehaviour(...)` lets each giver deviate from its recording in a way that follows from the episode's
+    seed, the object with it. Episodes may then last longer than the recording; they end, in time, at its last frame.
+
+    | behaviour | unit, range | what |
+    |---|---|---|
+    | time_warp | 0 to 1 | playing speed wanders smoothly between 1 / (1 + time_warp) and 1 + time_warp |
+    | hesitation | s, 0 to 10 | expected time that the giver stands still on the way, once |
+    | pose_offset | m, 0 to 0.1 | standard deviation of a fixed shift along each axis, and of a turn of 1 rad a metre |
+    | retraction | True, False | pushed with more than 5 N on the hand it draws back 8 cm, for a second (`mujoco`) |
+    | release | s, -1 to 2 | expected time by which it lets go late, or early (`ending="hold"`) |
 
     ## Reset
     `reset(seed=, options={"replay": id or one id a world, "reset_mask": (num_envs,) bool, "calibration": bool})`.
@@ -183,6 +209,8 @@ class HandoverVectorEnv(VectorEnv[Any, Any, np.ndarray]):
         self._idle = np.ones(num_envs, dtype=bool)  # not running: never reset, or ended and not yet reset
         self._started = False
         self._renderer: SceneRenderer | None = None
+        self._thinking = Stopwatch()
+        self._thought = np.zeros((2, num_envs))  # s in the running episode, and in how many actions
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
@@ -201,7 +229,9 @@ class HandoverVectorEnv(VectorEnv[Any, Any, np.ndarray]):
         if self.render_mode == "human":
             self.render()
         observation = self._observation()
-        return observation, self._step_info(mask) | (self._calibration(mask) if options.get("calibration") else {})
+        info = self._step_info(mask) | (self._calibration(mask) if options.get("calibration") else {})
+        self._thinking.start()
+        return observation, info
 
     def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Advance every world by one recorded frame.
@@ -216,7 +246,8 @@ class HandoverVectorEnv(VectorEnv[Any, Any, np.ndarray]):
         action = torch.as_tensor(np.asarray(actions)).double()
         control.check_action(action, self.num_envs)
         on = ~self._idle
-        reward = self.task.advance(action, torch.from_numpy(on)).numpy()
+        late = self._lateness(on) if self.options.realtime else None
+        reward = self.task.advance(action, torch.from_numpy(on), late).numpy()
         status = self.task.status.numpy()
         ended = status != EpisodeStatus.RUNNING
         terminated = (status == EpisodeStatus.REACHED) | (status == EpisodeStatus.DIVERGED)
@@ -245,7 +276,9 @@ class HandoverVectorEnv(VectorEnv[Any, Any, np.ndarray]):
         observation = self._observation()
         if self.render_mode == "human":
             self.render()
-        return observation, reward, terminated, truncated, self._step_info(everywhere) | final
+        info = self._step_info(everywhere) | final
+        self._thinking.start()
+        return observation, reward, terminated, truncated, info
 
     def render(self) -> tuple[np.ndarray, ...] | None:
         """One picture (H, W, 3) uint8 a world; in human mode world 0 is shown in a window instead."""
@@ -258,13 +291,18 @@ class HandoverVectorEnv(VectorEnv[Any, Any, np.ndarray]):
 
     def render_world(self, world: int) -> np.ndarray:
         """Picture (H, W, 3) uint8 of one world, whatever the render mode."""
+        drawing = Stopwatch()
         picture = self.task.picture(self._get_renderer(), world)
         assert picture is not None
-        return self.task.annotate(picture, world) if self.options.overlay else picture
+        picture = self.task.annotate(picture, world) if self.options.overlay else picture
+        self._thinking.skip(drawing.stop())  # the policy does not wait for pictures
+        return picture
 
     def episode_record(self, world: int) -> dict[str, Any]:
         """See `HandoverTask.record`: what is needed to score this world's last episode again, until it is reset."""
-        return self.task.record(world)
+        return self.task.record(world) | (
+            {"latency_ms": float(self._latency_ms()[world])} if self.options.realtime else {}
+        )
 
     def close_extras(self, **kwargs: Any) -> None:
         """Free the renderers."""
@@ -295,7 +333,19 @@ class HandoverVectorEnv(VectorEnv[Any, Any, np.ndarray]):
         ids = [asked[w] or self.replay_ids[int(self._rngs[w].integers(len(self.replay_ids)))] for w in worlds]
         keys = torch.tensor([int(self._noise_rngs[w].integers(1 << 62)) for w in worlds])
         self.task.begin(torch.from_numpy(worlds), ids, keys)
+        self._thought[:, mask] = 0.0
         self._idle[mask] = False
+
+    def _lateness(self, on: np.ndarray) -> Tensor:
+        """Frames that the actions of all worlds are late, (B,): the time since the last observation, rounded up."""
+        seconds = self._thinking.stop()
+        self._thought += np.where(on, [[seconds], [1.0]], 0.0)
+        return torch.full((self.num_envs,), frames_late(seconds, self.task.fps))
+
+    def _latency_ms(self) -> np.ndarray:
+        """Mean time to think in the running or last episode of each world, (B,)."""
+        seconds, count = self._thought
+        return 1000.0 * seconds / np.maximum(count, 1)
 
     def _observation(self) -> Any:
         out = self.task.observation()
@@ -326,6 +376,8 @@ class HandoverVectorEnv(VectorEnv[Any, Any, np.ndarray]):
         status = np.array([EpisodeStatus(s).name for s in self.task.status[worlds].tolist()], dtype=object)
         if "outcome" in values:
             values["outcome"] = np.array([Outcome(int(x)).name for x in values["outcome"]], dtype=object)
+        if self.options.realtime:
+            values["latency_ms"] = self._latency_ms()[finished]
         return _masked(finished, **values, status=status)
 
     def _check_mask(self, mask: Any) -> np.ndarray:

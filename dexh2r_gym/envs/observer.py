@@ -34,7 +34,7 @@ class Frame:
     d: Tensor  # (B,) m, inf where no goal is free
     aligning: Tensor  # (B,) bool
     progress: Tensor  # (B,) part of the recording that has passed
-    time: Tensor  # (B,) frame of the recording
+    time: Tensor  # (B,) frame of the episode
 
 
 class Observer:

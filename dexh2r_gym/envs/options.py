@@ -8,6 +8,8 @@ from typing import Any
 
 from dexh2r_gym.alignment import START_DISTANCE, SpeedLimits
 from dexh2r_gym.envs.control import CONTROL_MODES
+from dexh2r_gym.envs.giver_behaviour import GiverBehaviour
+from dexh2r_gym.envs.latency import MAX_LATENCY
 from dexh2r_gym.envs.observations import parse_obs_mode
 from dexh2r_gym.envs.rewards import REWARD_MODES
 from dexh2r_gym.replay import SPLITS
@@ -54,6 +56,9 @@ class HandoverOptions:
     goal_pos: bool = False
     obs_delay: int = 0
     pose_noise: PoseNoise | None = None
+    giver: GiverBehaviour | None = None
+    latency: int = 0
+    realtime: bool = False
     control_mode: str = "absolute"
     alignment: str = "env"
     ending: str = "grasp"
@@ -70,16 +75,29 @@ class HandoverOptions:
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"unknown {name} {getattr(self, name)!r}; choose one of {', '.join(choices)}")
+        if self.giver is not None and not isinstance(self.giver, GiverBehaviour):
+            raise ValueError(f"giver must be a GiverBehaviour, a dict of its values, or None, got {self.giver!r}")
+        if self.giver is not None and self.giver.retraction and self.backend not in PHYSICAL:
+            raise ValueError(
+                f"backend {self.backend!r} has no contact forces, so no giver draws back; retraction needs one of "
+                f"{', '.join(PHYSICAL)}"
+            )
         if self.ending == "hold" and self.backend not in PHYSICAL:
             raise ValueError(
                 f"backend {self.backend!r} has no physics in which an object could be held; ending='hold' needs one of "
                 f"{', '.join(PHYSICAL)}"
             )
+        if self.realtime and self.latency:
+            raise ValueError("latency is measured with realtime=True; leave latency at 0, or realtime at False")
         parse_obs_mode(self.obs_mode)
         find_cameras(self.cloud_cameras)
         find_cameras(self.cameras, self.image_size)
         check_crop(self.crop)
-        for name, low, high in (("num_points", 1, MAX_POINTS), ("obs_delay", 0, MAX_DELAY)):
+        for name, low, high in (
+            ("num_points", 1, MAX_POINTS),
+            ("obs_delay", 0, MAX_DELAY),
+            ("latency", 0, MAX_LATENCY),
+        ):
             if not low <= getattr(self, name) <= high:
                 raise ValueError(f"{name} must be {low} to {high}, got {getattr(self, name)}")
         if self.render_mode not in (None, *RENDER_MODES):
@@ -97,9 +115,21 @@ def make_options(options: dict[str, Any]) -> HandoverOptions:
     for name in {"cameras", "cloud_cameras"} & set(options):
         names = options[name]
         options = options | {name: (names,) if isinstance(names, str) else tuple(names)}
+    if "giver" in options:
+        options = options | {"giver": _giver(options["giver"])}
     limits = options.get("speed_limits")
     if isinstance(limits, tuple | list):
         if len(limits) != 3:
             raise ValueError(f"speed_limits needs 3 numbers (palm m/s, palm rad/s, joints rad/s), got {limits}")
         options = options | {"speed_limits": SpeedLimits(*limits)}
     return HandoverOptions(**options)
+
+
+def _giver(giver: Any) -> Any:
+    """A behaviour from the dict of its values; None for one that changes nothing."""
+    if isinstance(giver, dict):
+        valid = GiverBehaviour.__dataclass_fields__
+        if unknown := [name for name in giver if name not in valid]:
+            raise ValueError(f"unknown behaviour {unknown[0]!r} of the giver; choose from {', '.join(valid)}")
+        giver = GiverBehaviour(**giver)
+    return None if isinstance(giver, GiverBehaviour) and not giver.active else giver

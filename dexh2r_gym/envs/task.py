@@ -22,9 +22,11 @@ from dexh2r_gym.alignment import (
     nearest_goal,
 )
 from dexh2r_gym.envs import control, rewards
+from dexh2r_gym.envs.latency import MAX_LATENCY, ActionDelay
 from dexh2r_gym.envs.observer import Frame, Observer
 from dexh2r_gym.envs.options import HandoverOptions
 from dexh2r_gym.envs.own_grasp import Hands, OwnGrasps
+from dexh2r_gym.envs.playback import Playback
 from dexh2r_gym.envs.receive import Outcome, Phase, Receive, max_frames
 from dexh2r_gym.envs.recordings import Recordings
 from dexh2r_gym.envs.trace import EpisodeTrace
@@ -65,8 +67,9 @@ class HandoverTask:
     Attributes:
         status: (B,) `EpisodeStatus`. aligning: (B,) bool, goal pose alignment is under way.
         d: (B,) metres to the nearest free goal, inf where none is. depth: (B,) metres, hand in object, mesh-exact.
-        time: (B,) frame of the recording. running_ids: (B,) the trial of each world.
-        replay_ids: the trials of the split. fps: frames a second. observer: what agents are shown.
+        time: (B,) frame of the episode. playback: where object and giver are.
+        running_ids: (B,) the trial of each world. replay_ids: the trials of the split. fps: frames a second.
+        observer: what agents are shown.
     """
 
     def __init__(self, num_worlds: int, options: HandoverOptions):
@@ -83,8 +86,10 @@ class HandoverTask:
         self.fps = rates.pop()
         self._sim = make_simulator(options.backend, num_worlds, 1.0 / self.fps, options.num_threads)
         self._recordings = Recordings(self.store)
+        self.playback = Playback(num_worlds, self._recordings, self.fps, options.giver)
         self.observer = Observer(num_worlds, options, 1.0 / self.fps)
-        self._trace = EpisodeTrace(num_worlds)
+        self._trace = EpisodeTrace(num_worlds, played=self.playback.moves)
+        self._delay = ActionDelay(num_worlds, MAX_LATENCY if options.realtime else options.latency)
         self._own_grasps = OwnGrasps(num_worlds, options.num_threads)
         self._receive = Receive(num_worlds, 1.0 / self.fps)
         self._ways_out = WaysOut(num_worlds, 1.0 / self.fps)
@@ -116,11 +121,10 @@ class HandoverTask:
     def goals_now(self) -> Goals:
         """All goal grasps of every world, for agents that are allowed to look."""
         rec, trial = self._recordings, self._trial
-        row = self._row()
         return Goals(
             pose=rec.goal_pose[trial],
             joints=rec.goal_joints[trial],
-            free=rec.goal_free[row],
+            free=rec.goal_free[self.playback.row],
             free_at_end=rec.goal_free[rec.offset[trial] + rec.length[trial] - 1],
             giver_joints=self._giver_bones[..., :3],
             object_index=rec.object_index[trial],
@@ -130,9 +134,8 @@ class HandoverTask:
     def recorded(self, worlds: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
         """What the recordings of worlds (n,) show in frames time (n, F), for agents that are allowed to know: object
         poses (n, F, 7) and the giver's joints (n, F, 16, 3). The last frame lasts."""
-        rec, trial = self._recordings, self._trial[worlds, None]
-        row = rec.offset[trial] + time.minimum(rec.length[trial] - 1)
-        return rec.object_pose[row], rec.giver_bones[row][..., :3]
+        object_pose, giver_bones = self.playback.recorded(worlds, time)
+        return object_pose, giver_bones[..., :3]
 
     def picture(self, renderer: SceneRenderer, world: int, *, window: bool = False) -> np.ndarray | None:
         """Draw one world: (H, W, 3) uint8, or in a window."""
@@ -167,8 +170,9 @@ class HandoverTask:
         numbers = trial.tolist()
         objects, givers = [rec.object_of(i) for i in numbers], [rec.givers[i] for i in numbers]
         hand_pose, joints = split_hand_state(torch.stack([rec.replays[i].hand_start for i in numbers]))
-        row = rec.offset[trial]
-        self._sim.reset(worlds, objects, givers, hand_pose, joints, rec.object_pose[row], rec.giver_bones[row])
+        play = self.playback
+        play.begin(worlds, trial, keys)
+        self._sim.reset(worlds, objects, givers, hand_pose, joints, play.object_pose[worlds], play.giver_bones[worlds])
         self.observer.begin(worlds, objects, givers, keys)
         self._trial[worlds], self.time[worlds] = trial, 0
         self.running_ids[worlds.numpy()] = replay_ids
@@ -177,25 +181,32 @@ class HandoverTask:
         self.status[worlds] = EpisodeStatus.RUNNING
         self._command_pose[worlds], self._command_joints[worlds] = hand_pose, joints
         after = max_frames(self.fps) if self.options.ending == "hold" else 0
-        self._trace.start(worlds, int(rec.length[trial].max()) + after)
+        self._trace.start(worlds, play.longest(trial) + after)
         self._receive.forget(worlds)
         self.reached[worlds] = False
-        self._giver_bones[worlds] = rec.giver_bones[row]
+        self._giver_bones[worlds] = play.giver_bones[worlds]
         self._own_grasps.begin(worlds)
+        self._delay.begin(worlds)
         started = torch.zeros_like(self.aligning)
         started[worlds] = True
         self._look(started)
 
-    def advance(self, action: Tensor, on: Tensor) -> Tensor:
+    def advance(self, action: Tensor, on: Tensor, late: Tensor | None = None) -> Tensor:
         """One frame of the worlds that are on, (B,) bool: command, alignment, simulation, and what came of it.
 
-        action: (B, 28), checked. Returns the reward, (B,) float64, 0 for worlds that are not on.
+        action: (B, 28), checked. late: (B,) frames until it arrives, by default the option `latency`.
+        Returns the reward, (B,) float64, 0 for worlds that are not on.
         """
         d_before = self.d
-        rec, dt, limits = self._recordings, 1.0 / self.fps, self.options.speed_limits
+        play, dt, limits = self.playback, 1.0 / self.fps, self.options.speed_limits
+        late = torch.full_like(self.time, self.options.latency) if late is None else late
+        action, told, fresh = self._delay.exchange(action, late, on)
         pose, joints = control.hand_target(
             action, self._command_pose, self._command_joints, self.options.control_mode, limits, dt
         )
+        told &= fresh | (self.options.control_mode == "absolute")  # a move is made once, a target holds
+        pose = torch.where(told[:, None], pose, self._command_pose)
+        joints = torch.where(told[:, None], joints, self._command_joints)
         aligning = self.aligning & on & ~self.reached
         if aligning.any():
             w = aligning.nonzero().squeeze(1)
@@ -206,10 +217,11 @@ class HandoverTask:
         self._command_pose = torch.where(on[:, None], pose, self._command_pose)
         self._command_joints = torch.where(on[:, None], joints, self._command_joints)
         self.time = torch.where(on, self.time + 1, self.time)
-        row = self._row()
-        self._move_givers(row, on)
+        force = torch.where(receiving, 0.0, self.scene.giver_force)  # that of taking over is expected
+        play.advance(on, force, self.scene.hand_pose[:, :3])
+        self._move_givers(on)
         held = self._receive.held
-        self._sim.step(self._command_pose, self._command_joints, rec.object_pose[row], self._giver_bones, on, held)
+        self._sim.step(self._command_pose, self._command_joints, play.object_pose, self._giver_bones, on, held)
         self._look(on)
         reached = on & self.reached & ~receiving
         kept = on & (self._receive.outcome == Outcome.HELD)
@@ -220,14 +232,9 @@ class HandoverTask:
         reward = torch.where(receiving, rewards.dense_handover(kept, force), reward)
         return torch.where(on, reward, 0.0)
 
-    def _row(self) -> Tensor:
-        """Of each world (B,), the row of the recordings that it is at: the last one once the recording has ended."""
-        rec, trial = self._recordings, self._trial
-        return rec.offset[trial] + self.time.minimum(rec.length[trial] - 1)
-
-    def _move_givers(self, row: Tensor, on: Tensor) -> None:
+    def _move_givers(self, on: Tensor) -> None:
         """Givers where the recording has them, or on their way out."""
-        self._giver_bones = torch.where(on[:, None, None], self._recordings.giver_bones[row], self._giver_bones)
+        self._giver_bones = torch.where(on[:, None, None], self.playback.giver_bones, self._giver_bones)
         self._ways_out.follow(on & ~self._receive.held, self._receive.since_release, self._giver_bones)
 
     def _align(self, w: Tensor) -> tuple[Tensor, Tensor]:
@@ -272,10 +279,16 @@ class HandoverTask:
         self.observer.move(on)
         w = on.nonzero().squeeze(1)
         receiving = self._receive.phase[w] > 0
-        rec, scene, trial, time, aligning = self._recordings, self.scene, self._trial[w], self.time[w], self.aligning[w]
+        rec, scene, trial, play, aligning = (
+            self._recordings,
+            self.scene,
+            self._trial[w],
+            self.playback,
+            self.aligning[w],
+        )
         hand_pose, object_pose = scene.hand_pose[w], scene.object_pose[w]
         hand_in_object = pose_multiply(pose_inverse(object_pose), hand_pose)
-        free = rec.goal_free[self._row()[w]]
+        free = rec.goal_free[play.row[w]]
         free = free & ~self._given_up[w, : free.shape[1]]
         goal, d = nearest_goal(hand_in_object, rec.goal_pose[trial], free)
         hand_state = join_hand_state(hand_pose, scene.hand_joints[w])
@@ -288,11 +301,13 @@ class HandoverTask:
         elif (own := ~receiving).any():
             reached[own] |= self._own_grasp(w[own], hand_in_object[own], depth[own])
         timeout = torch.where(aligning, EpisodeStatus.TIMEOUT_ALIGNMENT, EpisodeStatus.TIMEOUT_APPROACH)
-        status = torch.where(time >= rec.length[trial] - 1, timeout, EpisodeStatus.RUNNING)
+        status = torch.where(play.ended[w], timeout, EpisodeStatus.RUNNING)
         status = torch.where(reached, EpisodeStatus.REACHED, status)
         status = torch.where(scene.diverged[w], EpisodeStatus.DIVERGED, status)
         touch = {name: getattr(scene, name)[w] for name in TOUCHED}
         phase = self.phase[w]
+        if play.moves:
+            touch |= {"giver_bones": self._giver_bones[w], "recording_frame": play.frame[w]}
         self._trace.append(w, hand_state=hand_state, object_pose=object_pose, d=d, depth=depth, phase=phase, **touch)
         status = torch.where(receiving, EpisodeStatus.RUNNING, status)
         self.reached[w] |= reached & (status == EpisodeStatus.REACHED)
@@ -322,7 +337,7 @@ class HandoverTask:
         grasp = rec.goal_pose[trial, goal], rec.goal_joints[trial, goal]
         if self.options.alignment == "none":
             grasp = pose_multiply(pose_inverse(object_pose), command[0]), command[1]
-        index, late = rec.object_index[trial], torch.zeros_like(w)
+        index, late = rec.object_index[trial], (self.playback.release_shift[w] * self.fps).round().long()
         self._receive.begin(w, command, grasp, object_pose, rec.objects, index, late)
         self._sim.grip(w)
 
@@ -361,7 +376,7 @@ class HandoverTask:
                 goal_joints=rec.goal_joints[trial, self._goal],
                 d=self.d,
                 aligning=self.aligning,
-                progress=(self.time / (rec.length[trial] - 1).clamp_min(1)).clamp_max(1.0),
+                progress=self.playback.progress,
                 time=self.time,
             )
         )
@@ -412,6 +427,9 @@ class HandoverTask:
             "alignment_begin": int(trace.alignment_begin[world]),
             "approach_frames": int(trace.approach_frames[world]),
             "giver_bones": self._bones_of(world, length),
+            **(
+                {"recording_frame": trace.recording_frame[world, :length].long().numpy()} if self.playback.moves else {}
+            ),
             **self._receive.record(world),
         }
         decided, reason = verdict(record)
@@ -419,6 +437,8 @@ class HandoverTask:
 
     def _bones_of(self, world: int, length: int) -> np.ndarray:
         """Where the giver's bones were in the frames of the last episode, (length, 16, 7) float32."""
+        if self.playback.moves:
+            return self._trace.giver_bones[world, :length].float().numpy()
         rec, trial, release = self._recordings, int(self._trial[world]), int(self._receive.release_frame[world])
         rows = torch.arange(length).clamp_max(int(rec.length[trial]) - 1)
         bones = rec.giver_bones[int(rec.offset[trial]) + rows]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dexh2r_gym.types import GIVER_PARTS, HAND_STATE_SIZE
+from dexh2r_gym.types import GIVER_PARTS, HAND_STATE_SIZE, NUM_GIVER_JOINTS
 
 
 class EpisodeTrace:
@@ -15,6 +15,7 @@ class EpisodeTrace:
         hand_state (B, T, 28), object_pose (B, T, 7), d (B, T) metres, depth (B, T) metres mesh-exact,
         giver_force (B, T) newtons; phase (B, T) `envs.receive.Phase`; giver_peak (B, T, 6) N,
         giver_impulse (B, T, 6) N s, contact_speed (B, T) m/s and load (B, T, 3) N as in `SceneState`.
+        With `played`: giver_bones (B, T, 16, 7); recording_frame (B, T), the recorded frame nearest to what was shown.
         length (B,) frames written; alignment_begin (B,) frame or -1; approach_frames (B,) those up to the grasp.
     """
 
@@ -30,8 +31,11 @@ class EpisodeTrace:
         ("contact_speed", ()),
         ("load", (3,)),
     )
+    PLAYED = (("giver_bones", (NUM_GIVER_JOINTS, 7)), ("recording_frame", ()))
 
-    def __init__(self, num_worlds: int):
+    def __init__(self, num_worlds: int, *, played: bool = False):
+        """played: whether givers are not always where they were recorded in that frame."""
+        self.sizes = self.SIZES + (self.PLAYED if played else ())
         self.hand_state: Tensor
         self.object_pose: Tensor
         self.d: Tensor
@@ -42,7 +46,9 @@ class EpisodeTrace:
         self.giver_impulse: Tensor
         self.contact_speed: Tensor
         self.load: Tensor
-        for name, size in self.SIZES:
+        self.giver_bones: Tensor
+        self.recording_frame: Tensor
+        for name, size in self.sizes:
             setattr(self, name, torch.zeros(num_worlds, 0, *size, dtype=torch.float64))
         self.length = torch.zeros(num_worlds, dtype=torch.long)
         self.alignment_begin = torch.full((num_worlds,), -1, dtype=torch.long)
@@ -52,7 +58,7 @@ class EpisodeTrace:
         """Begin new episodes in worlds (n,), of at most num_frames frames."""
         missing = num_frames - self.d.shape[1]
         if missing > 0:
-            for name, size in self.SIZES:
+            for name, size in self.sizes:
                 old = getattr(self, name)
                 setattr(self, name, torch.cat((old, old.new_zeros(len(old), missing, *size)), dim=1))
         self.length[worlds] = 0

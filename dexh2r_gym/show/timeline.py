@@ -72,6 +72,8 @@ class Timeline:
             )
         frames = len(record["depth"])
         rows = torch.arange(frames).clamp_max(replay.num_frames - 1)  # the physical handover outlasts the recording
+        if "recording_frame" in record:  # the giver had its own pace
+            rows = torch.from_numpy(record["recording_frame"]).clamp(0, replay.num_frames - 1)
         as_replay = dataclasses.replace(
             replay,
             num_frames=frames,
@@ -125,9 +127,11 @@ def _stranger(replay: Replay, record: Mapping[str, NDArray]) -> str | None:
     """Why the record cannot be of this trial."""
     if str(record["object"]) != replay.object:
         return f"its object is {str(record['object'])!r}, here {replay.object!r}"
-    if record["approach_frames"] > replay.num_frames:
+    behaves = "recording_frame" in record
+    if record["approach_frames"] > replay.num_frames and not behaves:
         return f"its approach has {record['approach_frames']} frames, the replay {replay.num_frames}"
-    starts = ((record["object_pose"], replay.object_pose[0]), (record["hand_state"], replay.hand_start))
+    starts = [(record["hand_state"], replay.hand_start)]
+    starts += [] if behaves else [(record["object_pose"], replay.object_pose[0])]
     if not all(np.allclose(recorded[0], start.numpy(), atol=SAME) for recorded, start in starts):
         return "it begins elsewhere"
     return None

@@ -1,0 +1,92 @@
+"""Actions that take effect late: by so many frames, or by as many as the policy has thought."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from dexh2r_gym.types import HAND_STATE_SIZE
+
+MAX_LATENCY = 90  # frames; longer thinking counts as that
+_SAME_MS = 0.5  # 67 ms are two frames at 30 a second
+
+
+class ActionDelay:
+    """The actions of B worlds on their way. Each takes effect so many frames after it was given; where several arrive
+    in one frame the newest does, and one that arrives after a newer one is dropped."""
+
+    def __init__(self, num_worlds: int, longest: int) -> None:
+        """longest: the most frames that an action may be late."""
+        self._longest = longest
+        slots = longest + 1
+        self._frame = torch.zeros(num_worlds, dtype=torch.long)
+        self._action = torch.zeros(num_worlds, slots, HAND_STATE_SIZE, dtype=torch.float64)  # by frame of arrival
+        self._given = torch.full((num_worlds, slots), -1)  # frame in which it was given, -1: none arrives
+        self._last = torch.full((num_worlds,), -1)  # when that was given which was the last to arrive
+        self._now = torch.zeros(num_worlds, HAND_STATE_SIZE, dtype=torch.float64)
+
+    def begin(self, worlds: Tensor) -> None:
+        """New episodes in worlds (n,), where nothing is on its way."""
+        self._frame[worlds], self._given[worlds], self._last[worlds] = 0, -1, -1
+
+    def exchange(self, action: Tensor, late: Tensor, on: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Send the actions (B, 28) of the worlds that are on, (B,) bool, each to arrive `late` (B,) frames from now.
+
+        Returns:
+            the actions (B, 28) that have arrived last, up to now; whether there is any, (B,) bool; and whether it has
+            arrived in this very frame, (B,) bool.
+        """
+        w = on.nonzero().squeeze(1)
+        frame = self._frame[w]
+        arrival = (frame + late[w].clamp(0, self._longest)) % (self._longest + 1)
+        self._action[w, arrival], self._given[w, arrival] = action[w], frame
+        here = frame % (self._longest + 1)
+        given = self._given[w, here]
+        fresh = given > self._last[w]
+        self._last[w] = torch.where(fresh, given, self._last[w])
+        self._now[w] = torch.where(fresh[:, None], self._action[w, here], self._now[w])
+        self._given[w, here] = -1
+        self._frame[w] = frame + 1
+        arrived = torch.zeros_like(on)
+        arrived[w] = fresh
+        return self._now.clone(), self._last >= 0, arrived
+
+
+class Stopwatch:
+    """How long the policy thinks: wall time from `start` to `stop`, less what is skipped."""
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._clock = clock
+        self._began = clock()
+
+    def start(self) -> None:
+        self._began = self._clock()
+
+    def stop(self) -> float:
+        """Seconds since the start."""
+        return self._clock() - self._began
+
+    def skip(self, seconds: float) -> None:
+        """Do not count these."""
+        self._began += seconds
+
+
+def frames_late(seconds: float, fps: float) -> int:
+    """Frames in which an action that took so long arrives: the next one at the earliest, at most `MAX_LATENCY`."""
+    return min(max(math.ceil(seconds * fps), 1), MAX_LATENCY)
+
+
+def latency_frames(milliseconds: float, fps: float) -> int:
+    """A latency in frames, rounded up, half a millisecond overlooked.
+
+    ValueError where it is negative or longer than `MAX_LATENCY`.
+    """
+    frames = max(0, math.ceil((milliseconds - _SAME_MS) * fps / 1000)) if math.isfinite(milliseconds) else -1
+    if milliseconds < 0 or not 0 <= frames <= MAX_LATENCY:
+        most = 1000 * MAX_LATENCY / fps
+        raise ValueError(f"latency must be 0 to {most:g} ms at {fps:g} frames a second, got {milliseconds:g}")
+    return frames
