@@ -75,6 +75,10 @@ class HandoverVectorEnv(VectorEnv[Any, Any, np.ndarray]):
     `obs_delay` shows all but agent_pos, agent_vel and phase so many frames late; `pose_noise` gives object and giver
     the errors of a tracker (`dexh2r_gym.sensing.noise.PoseNoise`), and what follows from their poses with them.
 
+    `randomisation` draws factors of friction, of the object's mass and of the strength of the hand's joints for every
+    episode, and gives `agent_pos` the errors of the hand's own sensors, and `agent_vel` those of their differences;
+    see `dexh2r_gym.sim.randomise.Randomisation`. What of friction, mass and strength was drawn is in `info`.
+
     ## Rewards
     `dense`: 5 per metre of d gained, 10 on reaching the goal, -20 per metre of penetration and frame, -0.002 per
     newton on the giver's hand and frame, -0.01 a frame. `sparse`: 1 on reaching the goal.
@@ -101,6 +105,7 @@ class HandoverVectorEnv(VectorEnv[Any, Any, np.ndarray]):
     `dexh2r_gym.sensing.calibration`. At the end of an episode also `succ`, `safe`, `pen_dep` (cm), `pen_fr`,
     `infer_fr`, `traj_len` (m) by the paper's definitions, the same with the suffix `_released` by the released
     code's, `max_giver_force` (N), `status` (name of an `EpisodeStatus`) and `end_frame`. See `dexh2r_gym.metrics`.
+    With `randomisation` of physics also `friction_factor`, `mass_factor` and `strength_factor`.
 
     ## Arguments
     | argument | values | default |
@@ -119,6 +124,7 @@ class HandoverVectorEnv(VectorEnv[Any, Any, np.ndarray]):
     | goal_pos | whether the nearest free goal is shown | False |
     | obs_delay | frames that what is seen is late, 0 to 30 | 0 |
     | pose_noise | a `PoseNoise`, or None | None |
+    | randomisation | a `Randomisation`, a dict of its fields such as {"friction": 0.3}, or None | None |
     | control_mode | absolute, delta | absolute |
     | alignment | env, none (the agent closes in by itself, on goals of its own if it has any) | env |
     | replays | `mini`, or the path of a replay store | mini |

@@ -14,7 +14,8 @@ from dexh2r_gym.replay import SPLITS
 from dexh2r_gym.sensing.cameras import CORNER_CAMERAS, HEIGHT, WIDTH, find_cameras
 from dexh2r_gym.sensing.cloud import CLOUDS, MAX_POINTS, SAMPLERS, Box, check_crop
 from dexh2r_gym.sensing.noise import PoseNoise
-from dexh2r_gym.sim import BACKENDS
+from dexh2r_gym.sim import BACKENDS, PHYSICAL_BACKENDS
+from dexh2r_gym.sim.randomise import PHYSICS, Randomisation
 
 RENDER_MODES = ("rgb_array", "human")
 DEFAULT_LIMITS = SpeedLimits()
@@ -53,6 +54,7 @@ class HandoverOptions:
     goal_pos: bool = False
     obs_delay: int = 0
     pose_noise: PoseNoise | None = None
+    randomisation: Randomisation | None = None
     control_mode: str = "absolute"
     alignment: str = "env"
     replays: str | Path = "mini"
@@ -68,6 +70,13 @@ class HandoverOptions:
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"unknown {name} {getattr(self, name)!r}; choose one of {', '.join(choices)}")
+        if not isinstance(self.randomisation, Randomisation | None):
+            raise ValueError(
+                f"randomisation must be a Randomisation, a dict of its fields or None, got {self.randomisation!r}"
+            )
+        if self.randomisation is not None and self.randomisation.physics:
+            drawn = [name for name in PHYSICS if getattr(self.randomisation, name) > 0]
+            self._needs_physics(f"randomisation of {', '.join(drawn)}")
         parse_obs_mode(self.obs_mode)
         find_cameras(self.cloud_cameras)
         find_cameras(self.cameras, self.image_size)
@@ -79,6 +88,10 @@ class HandoverOptions:
             raise ValueError(
                 f"unknown render_mode {self.render_mode!r}; choose None or one of {', '.join(RENDER_MODES)}"
             )
+
+    def _needs_physics(self, what: str) -> None:
+        if self.backend not in PHYSICAL_BACKENDS:
+            raise ValueError(f"backend {self.backend!r} cannot do {what}; these can: {', '.join(PHYSICAL_BACKENDS)}")
 
 
 def make_options(options: dict[str, Any]) -> HandoverOptions:
@@ -95,4 +108,10 @@ def make_options(options: dict[str, Any]) -> HandoverOptions:
         if len(limits) != 3:
             raise ValueError(f"speed_limits needs 3 numbers (palm m/s, palm rad/s, joints rad/s), got {limits}")
         options = options | {"speed_limits": SpeedLimits(*limits)}
+    drawn = options.get("randomisation")
+    if isinstance(drawn, dict):
+        known = Randomisation.__dataclass_fields__
+        if unknown := [name for name in drawn if name not in known]:
+            raise ValueError(f"unknown randomisation {unknown[0]!r}; choose from {', '.join(known)}")
+        options = options | {"randomisation": Randomisation(**drawn)}
     return HandoverOptions(**options)

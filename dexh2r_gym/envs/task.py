@@ -37,6 +37,7 @@ from dexh2r_gym.replay.validate import MAX_GOALS
 from dexh2r_gym.rotations import pose_integrate, pose_inverse, pose_multiply
 from dexh2r_gym.sensing.calibration import calibration
 from dexh2r_gym.sim import make_simulator
+from dexh2r_gym.sim.randomise import PHYSICS, draw_factors
 from dexh2r_gym.types import EpisodeStatus, SceneState, join_hand_state, split_hand_state
 
 
@@ -85,6 +86,8 @@ class HandoverTask:
         self._goal = torch.zeros(num_worlds, dtype=torch.long)
         self._command_pose = torch.zeros(num_worlds, 7, dtype=torch.float64)
         self._command_joints = torch.zeros(num_worlds, 22, dtype=torch.float64)
+        drawn = options.randomisation is not None and options.randomisation.physics
+        self._factors = torch.ones(num_worlds, len(PHYSICS), dtype=torch.float64) if drawn else None
         self.time = torch.zeros(num_worlds, dtype=torch.long)
         self.aligning = torch.zeros(num_worlds, dtype=torch.bool)
         self._retreating = torch.zeros(num_worlds, dtype=torch.bool)
@@ -151,7 +154,11 @@ class HandoverTask:
         objects, givers = [rec.object_of(i) for i in numbers], [rec.givers[i] for i in numbers]
         hand_pose, joints = split_hand_state(torch.stack([rec.replays[i].hand_start for i in numbers]))
         row = rec.offset[trial]
-        self._sim.reset(worlds, objects, givers, hand_pose, joints, rec.object_pose[row], rec.giver_bones[row])
+        if self._factors is not None and self.options.randomisation is not None:
+            self._factors[worlds] = draw_factors(self.options.randomisation, keys)
+        factors = None if self._factors is None else self._factors[worlds]
+        bodies = rec.object_pose[row], rec.giver_bones[row]
+        self._sim.reset(worlds, objects, givers, hand_pose, joints, *bodies, factors)
         self.observer.begin(worlds, objects, givers, keys)
         self._trial[worlds], self.time[worlds] = trial, 0
         self.running_ids[worlds.numpy()] = replay_ids
@@ -307,7 +314,13 @@ class HandoverTask:
             released_depth=released,
         )
         force = torch.where(torch.arange(longest) < length[:, None], trace.giver_force[worlds, :longest], 0.0)
-        return scores | {"max_giver_force": force.amax(dim=1), "end_frame": length - 1}
+        return scores | {"max_giver_force": force.amax(dim=1), "end_frame": length - 1} | self._drawn(worlds)
+
+    def _drawn(self, worlds: Tensor) -> dict[str, Tensor]:
+        """Factors (n,) of the randomisation, where there is one."""
+        if self._factors is None:
+            return {}
+        return {f"{name}_factor": self._factors[worlds, i] for i, name in enumerate(PHYSICS)}
 
     def record(self, world: int) -> dict[str, Any]:
         """All that is needed to score the last episode of this world again, as numpy arrays and plain values."""
@@ -323,4 +336,5 @@ class HandoverTask:
             "status": EpisodeStatus(int(self.status[world])).name,
             "frames": length,
             "alignment_begin": int(trace.alignment_begin[world]),
+            **{name: float(value) for name, value in self._drawn(torch.tensor([world])).items()},
         }

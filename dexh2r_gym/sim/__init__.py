@@ -15,6 +15,7 @@ from dexh2r_gym.objects import ObjectModel
 from dexh2r_gym.types import SceneState
 
 BACKENDS = ("mujoco", "kinematic")
+PHYSICAL_BACKENDS = ("mujoco",)  # those with contact forces
 
 
 class Simulator(Protocol):
@@ -31,8 +32,12 @@ class Simulator(Protocol):
         joints: Tensor,
         object_pose: Tensor,
         giver_bones: Tensor,
+        factors: Tensor | None = None,
     ) -> None:
-        """Put worlds (n,) with these objects and givers into a state at rest; the other worlds stay as they are."""
+        """Put worlds (n,) with these objects and givers into a state at rest; the other worlds stay as they are.
+
+        factors: (n, 3) of friction, mass and strength, see `dexh2r_gym.sim.randomise`; without effect in `kinematic`.
+        """
 
     def step(self, hand_pose: Tensor, joints: Tensor, object_pose: Tensor, giver_bones: Tensor, active: Tensor) -> None:
         """Advance the active worlds (B,) by one frame, towards targets that hold at its end.
