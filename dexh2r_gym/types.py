@@ -44,6 +44,7 @@ class SceneState:
     object_velocity: Tensor  # (B, 6) linear, angular
     giver_force: Tensor  # (B,) N, sum of the magnitudes of contact forces of the robot on the giver's hand
     diverged: Tensor  # (B,) bool
+    arm_joints: Tensor | None = None  # (B, 6) rad, where an arm carries the hand
 
 
 def split_hand_state(state: Tensor) -> tuple[Tensor, Tensor]:

@@ -40,8 +40,3 @@ def capsule_clearance(frames: ArmFrames, q0: Tensor, q1: Tensor, radius: Tensor)
     p0, p1 = (ends[:, :-NUM_OWN_CAPSULES, None] for ends in arm_segments(frames))
     own = _radii()[:-NUM_OWN_CAPSULES, None]
     return (segment_distance(p0, p1, q0[:, None], q1[:, None]) - own - radius[:, None]).amin(dim=(-2, -1))
-
-
-def point_clearance(frames: ArmFrames, points: Tensor) -> Tensor:
-    """Least distance of each arm, its hand left out, to points (N, P, 3), world, m, negative for points inside: (N,)."""
-    return capsule_clearance(frames, points, points, points.new_zeros(points.shape[:2]))

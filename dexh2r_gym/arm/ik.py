@@ -17,6 +17,7 @@ ROTATION_WEIGHT = 0.2  # m/rad: an error of 0.2 m counts as much as one of 1 rad
 DAMPING, LEAST_DAMPING = 0.1, 1e-8  # mu is the first times the squared error, and the second
 ARRIVED = 1e-5  # m, of the weighted error
 GREATEST_STEP = 0.5  # rad, of any joint in one step
+STOOD = 1e-5  # rad; a world whose joints move less in a step is where it can get
 STEPS = 12
 
 
@@ -44,11 +45,11 @@ def solve(
         error = palm_error(frames, target[running])
         squared = (error * error).sum(-1)
         far = squared > ARRIVED**2
-        if not far.any():
-            break
         if not far.all():
             running, q, low, high, error, squared = (v[far] for v in (running, q, low, high, error, squared))
             frames = ArmFrames(*(part[far] for part in frames))
+        if len(running) == 0:
+            break
         jacobian = weight * palm_jacobian(frames)  # (n, 6, 6)
         wish = (jacobian * error[:, :, None]).sum(1)  # J'e
         free = ~(((q <= low) & (wish < 0)) | ((q >= high) & (wish > 0)))
@@ -59,5 +60,7 @@ def solve(
         factor, _ = torch.linalg.cholesky_ex(normal)
         step = torch.cholesky_solve((wish * free)[..., None], factor)[..., 0]
         step = step / (step.abs().amax(-1, keepdim=True) / GREATEST_STEP).clamp_min(1.0)
-        joints[running] = torch.minimum(torch.maximum(q + step, low), high)
+        new = torch.minimum(torch.maximum(q + step, low), high)
+        joints[running] = new
+        running = running[(new - q).abs().amax(dim=-1) > STOOD]
     return joints

@@ -2,7 +2,7 @@
 
 Sources: Universal Robots, "DH parameters for calculations of kinematics and dynamics" and the UR10e's data sheet (joint
 ranges and speeds; the elbow's range of +-180 degrees is that of the driver's limits); offsets of the links beside the
-joints' axes and radii of capsules from the published drawings. Shadow Robot's URDF: forearm 213 mm, wrist to palm 34 mm.
+joints' axes and radii of capsules after the published drawings. Shadow Robot's URDF: forearm 213 mm, wrist to palm 34.
 Metres, radians, seconds. Everything is elementwise, so a world's result does not depend on those beside it.
 """
 

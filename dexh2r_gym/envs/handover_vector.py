@@ -44,6 +44,11 @@ class HandoverVectorEnv(VectorEnv[Any, Any, np.ndarray]):
     An absolute target further away than `speed_limits` allow is approached at that speed. While alignment is under
     way actions are ignored.
 
+    With `robot="ur10e"` the hand is carried by an arm: where the palm is told to go the arm goes by inverse
+    kinematics, as far as its reach, its joints' ranges and speeds and its own body let it, alignment included, and an
+    absolute target is approached from where the arm is. Its dynamics are not modelled, and its links act on nothing;
+    see `dexh2r_gym.arm.robot`.
+
     ## Observation space
     `obs_mode="state"`: `Box(148,)` float32, these parts one after another; `"state_dict"`: a `Dict` of them. Several
     modes joined by `+`, such as `"point_cloud+state"`, give a `Dict` of all their keys, the flat state as `state`.
@@ -85,7 +90,7 @@ class HandoverVectorEnv(VectorEnv[Any, Any, np.ndarray]):
 
     ## Starting state
     The hand stands open and at rest where the trial's recording starts, 0.4 to 0.7 m from the object in the open
-    data.
+    data; where an arm cannot bring it there, as near as it can (it can in all trials of `mini`).
 
     ## Episode end
     Terminated: the palm is within 1 cm of the goal (status `REACHED`), or this world's physics diverged
@@ -105,13 +110,17 @@ class HandoverVectorEnv(VectorEnv[Any, Any, np.ndarray]):
     `dexh2r_gym.sensing.calibration`. At the end of an episode also `succ`, `safe`, `pen_dep` (cm), `pen_fr`,
     `infer_fr`, `traj_len` (m) by the paper's definitions, the same with the suffix `_released` by the released
     code's, `max_giver_force` (N), `status` (name of an `EpisodeStatus`) and `end_frame`. See `dexh2r_gym.metrics`.
-    With `randomisation` of physics also `friction_factor`, `mass_factor` and `strength_factor`.
+    With `randomisation` of physics also `friction_factor`, `mass_factor` and `strength_factor`. With an arm
+    `arm_limited`, the part of frames in which it could not bring the palm within 5 mm and 0.05 rad of where it was
+    told; `arm_reason`, by what it was held back most often (reach, joint range, speed, self collision, or nothing:
+    an empty text); `arm_touch`, the part of frames in which the arm itself met the object or the giver's hand.
 
     ## Arguments
     | argument | values | default |
     |---|---|---|
     | mode | easy (U = 10 cm), hard (U = 5 cm) | hard |
     | backend | mujoco, kinematic | mujoco |
+    | robot | floating (a hand without an arm), ur10e (`mujoco` alone) | floating |
     | obs_mode | state, state_dict, point_cloud, rgbd, or several joined by + | state |
     | num_points | points of a cloud, 1 to 4096 | 1024 |
     | cloud | observed, clean | observed |
@@ -308,6 +317,8 @@ class HandoverVectorEnv(VectorEnv[Any, Any, np.ndarray]):
         worlds = torch.from_numpy(np.flatnonzero(finished))
         values = {key: value.numpy() for key, value in self.task.metrics(worlds).items()}
         status = np.array([EpisodeStatus(s).name for s in self.task.status[worlds].tolist()], dtype=object)
+        if (arm := self.task.arm) is not None:
+            values["arm_reason"] = np.array([arm.reason(world) for world in worlds.tolist()], dtype=object)
         return _masked(finished, **values, status=status)
 
     def _check_mask(self, mask: Any) -> np.ndarray:

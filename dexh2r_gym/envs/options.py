@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dexh2r_gym.alignment import START_DISTANCE, SpeedLimits
+from dexh2r_gym.arm import ROBOTS
 from dexh2r_gym.envs.control import CONTROL_MODES
 from dexh2r_gym.envs.observations import parse_obs_mode
 from dexh2r_gym.envs.rewards import REWARD_MODES
@@ -23,6 +24,7 @@ MAX_DELAY = 30  # frames
 _CHOICES = {
     "mode": tuple(START_DISTANCE),
     "backend": BACKENDS,
+    "robot": ROBOTS,
     "cloud": CLOUDS,
     "sampler": SAMPLERS,
     "control_mode": CONTROL_MODES,
@@ -42,6 +44,7 @@ class HandoverOptions:
 
     mode: str = "hard"
     backend: str = "mujoco"
+    robot: str = "floating"
     obs_mode: str = "state"
     num_points: int = 1024
     cloud: str = "observed"
@@ -70,6 +73,8 @@ class HandoverOptions:
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"unknown {name} {getattr(self, name)!r}; choose one of {', '.join(choices)}")
+        if self.robot != "floating":
+            self._needs_physics(f"robot {self.robot!r}")
         if not isinstance(self.randomisation, Randomisation | None):
             raise ValueError(
                 f"randomisation must be a Randomisation, a dict of its fields or None, got {self.randomisation!r}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from dexh2r_gym.alignment import (
     behind_goal,
     nearest_goal,
 )
+from dexh2r_gym.arm.robot import ArmRobot
 from dexh2r_gym.envs import control, rewards
 from dexh2r_gym.envs.observer import Frame, Observer
 from dexh2r_gym.envs.options import HandoverOptions
@@ -61,7 +62,8 @@ class HandoverTask:
         status: (B,) `EpisodeStatus`. aligning: (B,) bool, goal pose alignment is under way.
         d: (B,) metres to the nearest free goal, inf where none is. depth: (B,) metres, hand in object, mesh-exact.
         time: (B,) frame of the recording. running_ids: (B,) the trial of each world.
-        replay_ids: the trials of the split. fps: frames a second. observer: what agents are shown.
+        replay_ids: the trials of the split. fps: frames a second. observer: what agents are shown. arm: what carries
+        the hand, None where it floats.
     """
 
     def __init__(self, num_worlds: int, options: HandoverOptions):
@@ -79,6 +81,7 @@ class HandoverTask:
         self._sim = make_simulator(options.backend, num_worlds, 1.0 / self.fps, options.num_threads)
         self._recordings = Recordings(self.store)
         self.observer = Observer(num_worlds, options, 1.0 / self.fps)
+        self.arm = ArmRobot(num_worlds, 1.0 / self.fps) if options.robot == "ur10e" else None
         self._trace = EpisodeTrace(num_worlds)
         self._own_grasps = OwnGrasps(num_worlds, options.num_threads)
         self._trial = torch.zeros(num_worlds, dtype=torch.long)
@@ -100,7 +103,7 @@ class HandoverTask:
     @property
     def scene(self) -> SceneState:
         """What the simulator shows now."""
-        return self._sim.state
+        return self._sim.state if self.arm is None else replace(self._sim.state, arm_joints=self.arm.joints)
 
     def replay_of(self, world: int) -> Replay:
         """The trial that runs in this world."""
@@ -153,6 +156,8 @@ class HandoverTask:
         numbers = trial.tolist()
         objects, givers = [rec.object_of(i) for i in numbers], [rec.givers[i] for i in numbers]
         hand_pose, joints = split_hand_state(torch.stack([rec.replays[i].hand_start for i in numbers]))
+        if self.arm is not None:
+            hand_pose = self.arm.begin(worlds, hand_pose, objects, givers)
         row = rec.offset[trial]
         if self._factors is not None and self.options.randomisation is not None:
             self._factors[worlds] = draw_factors(self.options.randomisation, keys)
@@ -186,6 +191,8 @@ class HandoverTask:
         if aligning.any():
             w = aligning.nonzero().squeeze(1)
             pose[w], joints[w] = self._align(w)
+        if self.arm is not None:
+            pose = self.arm.follow(pose, on)
         self._command_pose = torch.where(on[:, None], pose, self._command_pose)
         self._command_joints = torch.where(on[:, None], joints, self._command_joints)
         self.time = torch.where(on, self.time + 1, self.time)
@@ -235,6 +242,8 @@ class HandoverTask:
         w = on.nonzero().squeeze(1)
         rec, scene, trial, time, aligning = self._recordings, self.scene, self._trial[w], self.time[w], self.aligning[w]
         hand_pose, object_pose = scene.hand_pose[w], scene.object_pose[w]
+        if self.arm is not None:
+            self.arm.look(w, object_pose, rec.giver_bones[rec.offset[trial] + time])
         hand_in_object = pose_multiply(pose_inverse(object_pose), hand_pose)
         free = rec.goal_free[rec.offset[trial] + time]
         free = free & ~self._given_up[w, : free.shape[1]]
@@ -314,13 +323,14 @@ class HandoverTask:
             released_depth=released,
         )
         force = torch.where(torch.arange(longest) < length[:, None], trace.giver_force[worlds, :longest], 0.0)
-        return scores | {"max_giver_force": force.amax(dim=1), "end_frame": length - 1} | self._drawn(worlds)
+        return scores | {"max_giver_force": force.amax(dim=1), "end_frame": length - 1} | self._circumstances(worlds)
 
-    def _drawn(self, worlds: Tensor) -> dict[str, Tensor]:
-        """Factors (n,) of the randomisation, where there is one."""
-        if self._factors is None:
-            return {}
-        return {f"{name}_factor": self._factors[worlds, i] for i, name in enumerate(PHYSICS)}
+    def _circumstances(self, worlds: Tensor) -> dict[str, Tensor]:
+        """What the randomisation drew and the arm could not do, where there are such, in worlds (n,): (n,) each."""
+        found = {} if self.arm is None else self.arm.summary(worlds)
+        if self._factors is not None:
+            found |= {f"{name}_factor": self._factors[worlds, i] for i, name in enumerate(PHYSICS)}
+        return found
 
     def record(self, world: int) -> dict[str, Any]:
         """All that is needed to score the last episode of this world again, as numpy arrays and plain values."""
@@ -336,5 +346,6 @@ class HandoverTask:
             "status": EpisodeStatus(int(self.status[world])).name,
             "frames": length,
             "alignment_begin": int(trace.alignment_begin[world]),
-            **{name: float(value) for name, value in self._drawn(torch.tensor([world])).items()},
+            **{name: float(value) for name, value in self._circumstances(torch.tensor([world])).items()},
+            **({} if self.arm is None else {"arm_reason": self.arm.reason(world)}),
         }
