@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from dexh2r_gym.cli import grasps, imports, replays, runs, table3, table4, view
+from dexh2r_gym.cli import arm, grasps, imports, replays, runs, table3, table4, view
 from policies import cli as policies_cli
 
 LEAVES = {
@@ -16,6 +16,7 @@ LEAVES = {
     "view": view.View,
     "table3": table3.Table3,
     "table4": table4.Table4,
+    "arm-gap": arm.ArmGap,
     "bench": runs.Bench,
     "replays import dexh2r": imports.ImportDexH2R,
     "replays import dexh2r-zarr": imports.ImportDexH2RZarr,
@@ -95,7 +96,7 @@ def test_a_mistake_is_one_line_that_lists_what_is_valid(line, words, dexh2r, tmp
         ("evaluate --mode medium", "'easy', 'hard'"),
         ("evaluate --split val", "'train', 'validation', 'test', 'all'"),
         ("replays import dexicb a b", "dexh2r, dexh2r-zarr, dexycb, khanna"),
-        ("evalute", "evaluate, score, view, table3, table4, bench, replays, grasps, train, checkpoints"),
+        ("evalute", "evaluate, score, view, table3, table4, arm-gap, bench, replays, grasps, train, checkpoints"),
     ],
 )
 def test_a_wrong_choice_is_refused_with_the_right_ones(line, choices, dexh2r, capsys):

@@ -10,8 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dexh2r_gym.arm.kinematics import ARM_RANGE, ArmFrames, arm_frames, palm_jacobian, palm_pose
-from dexh2r_gym.rotations import quat_conjugate, quat_multiply, quat_to_axis_angle
+from dexh2r_gym.arm.kinematics import ARM_RANGE, ArmFrames, arm_frames, palm_jacobian
+from dexh2r_gym.rotations import quat_to_matrix
 
 ROTATION_WEIGHT = 0.2  # m/rad: an error of 0.2 m counts as much as one of 1 rad
 DAMPING, LEAST_DAMPING = 0.1, 1e-8  # mu is the first times the squared error, and the second
@@ -23,9 +23,20 @@ STEPS = 12
 
 def palm_error(frames: ArmFrames, target: Tensor) -> Tensor:
     """What is left to a target (N, 7), in the world frame: (N, 6), m and rad times `ROTATION_WEIGHT`."""
-    pose = palm_pose(frames)
-    turn = quat_to_axis_angle(quat_multiply(target[:, 3:], quat_conjugate(pose[:, 3:])))
-    return torch.cat((target[:, :3] - pose[:, :3], ROTATION_WEIGHT * turn), dim=-1)
+    return _error(frames, target[:, :3], quat_to_matrix(target[:, 3:]).transpose(1, 2))
+
+
+def _error(frames: ArmFrames, position: Tensor, axes: Tensor) -> Tensor:
+    """As `palm_error`; axes (N, 3, 3): the target's, in rows. Right but for half turns, where it is 0."""
+    own = torch.stack((frames.x[:, 6], frames.y[:, 6], frames.z[:, 6]), dim=1)
+    crossed = 0.5 * torch.linalg.cross(own, axes)
+    sine = crossed[:, 0] + crossed[:, 1] + crossed[:, 2]  # (N, 3) the axis times the sine of the angle
+    dots = own * axes
+    cosine = 0.5 * (dots[:, 0] + dots[:, 1] + dots[:, 2])
+    cosine = cosine[:, :1] + cosine[:, 1:2] + cosine[:, 2:] - 0.5
+    length = (sine[:, :1].square() + sine[:, 1:2].square() + sine[:, 2:].square()).sqrt()
+    scale = torch.where(length > 1e-9, torch.atan2(length, cosine) / length.clamp_min(1e-9), 1.0)
+    return torch.cat((position - frames.palm, ROTATION_WEIGHT * scale * sine), dim=-1)
 
 
 def solve(
@@ -38,11 +49,12 @@ def solve(
     lower = -ARM_RANGE.to(joints).expand_as(joints) if lower is None else lower
     upper = ARM_RANGE.to(joints).expand_as(joints) if upper is None else upper
     weight = joints.new_tensor([1.0] * 3 + [ROTATION_WEIGHT] * 3)[:, None]
+    axes = quat_to_matrix(target[:, 3:]).transpose(1, 2)
     joints, running = joints.clone(), torch.arange(len(joints))
     for _ in range(steps):
         q, low, high = joints[running], lower[running], upper[running]
         frames = arm_frames(q)
-        error = palm_error(frames, target[running])
+        error = _error(frames, target[running, :3], axes[running])
         squared = (error * error).sum(-1)
         far = squared > ARRIVED**2
         if not far.all():

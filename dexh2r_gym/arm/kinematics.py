@@ -121,9 +121,7 @@ def palm_pose(frames: ArmFrames) -> Tensor:
 def palm_jacobian(frames: ArmFrames) -> Tensor:
     """Velocity of the palm per joint speed: (N, 6 numbers of linear m/s and angular rad/s, 6 joints)."""
     axis, arm = frames.z[:, 1:], frames.palm[:, None] - frames.position[:, 1:]  # (N, 6, 3)
-    ax, ay, az = axis.unbind(-1)
-    rx, ry, rz = arm.unbind(-1)
-    return torch.stack((ay * rz - az * ry, az * rx - ax * rz, ax * ry - ay * rx, ax, ay, az), dim=1)
+    return torch.cat((torch.linalg.cross(axis, arm), axis), dim=-1).transpose(1, 2)
 
 
 def arm_segments(frames: ArmFrames) -> tuple[Tensor, Tensor]:

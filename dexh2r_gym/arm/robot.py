@@ -20,7 +20,7 @@ from dexh2r_gym.arm.surroundings import Surroundings
 from dexh2r_gym.giver import GiverHand
 from dexh2r_gym.objects import ObjectModel
 
-_REMEMBERED = 8192  # starts
+_REMEMBERED, _TOGETHER = 8192, 16  # starts kept; looked for at a time
 
 
 class ArmRobot:
@@ -44,15 +44,7 @@ class ArmRobot:
         self, worlds: Tensor, palm: Tensor, objects: Sequence[ObjectModel], givers: Sequence[GiverHand]
     ) -> Tensor:
         """Stand with the palm at these poses (n, 7), or as near as the arm can: (n, 7)."""
-        joints = self.joints.clone()
-        for world, pose in zip(worlds.tolist(), palm.double(), strict=True):
-            key = pose.numpy().tobytes()
-            if key not in self._starts:
-                self._starts[key] = start_joints(pose)
-                if len(self._starts) > _REMEMBERED:
-                    self._starts.popitem(last=False)
-            joints[world] = self._starts[key]
-        self.joints = joints
+        self.joints = self.joints.index_put((worlds,), self._start(palm.double()))
         self._surroundings.begin(worlds, objects, givers)
         for count in (self.frames, self.limited, self.touched, self.reasons):
             count[worlds] = 0
@@ -83,3 +75,16 @@ class ArmRobot:
     def reason(self, world: int) -> str:
         """What held the arm of this world back most often, one of `REASONS`, or '' if nothing did."""
         return REASONS[int(self.reasons[world].argmax())] if self.limited[world] > 0 else ""
+
+    def _start(self, palm: Tensor) -> Tensor:
+        """Joints (n, 6) for palms at poses (n, 7), looked for once."""
+        keys = [pose.tobytes() for pose in palm.numpy()]
+        new = list({key: i for i, key in enumerate(keys) if key not in self._starts}.values())
+        found: dict[bytes, Tensor] = {}
+        for rows in (new[i : i + _TOGETHER] for i in range(0, len(new), _TOGETHER)):
+            found |= dict(zip((keys[i] for i in rows), start_joints(palm[rows]), strict=True))
+        out = torch.stack([found[key] if key in found else self._starts[key] for key in keys])
+        self._starts |= found
+        while len(self._starts) > _REMEMBERED:
+            self._starts.popitem(last=False)
+        return out

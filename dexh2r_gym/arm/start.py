@@ -19,38 +19,47 @@ _TRIAL_FRAMES, _TRIAL_TIME = 6, 1.2  # the way to the middle, s
 
 
 def start_joints(palm: Tensor) -> Tensor:
-    """Joints (6,) rad with the palm at a pose (7,), or as near as the arm comes; always the same.
+    """Joints (n, 6) rad with the palms at poses (n, 7), or as near as the arm comes; always the same for a pose.
 
     Solutions are found from seeds; from each the arm tries to go to the middle of the workspace with several rotations,
     and the one that is held back least is chosen, of equals the one furthest from a singularity.
     """
     palm = palm.double()
-    found = solve(_seeds(), palm.expand(_SEEDS, 7), steps=_SEED_STEPS)
+    target = palm.repeat_interleave(_SEEDS, dim=0)
+    found = solve(_seeds().repeat(len(palm), 1), target, steps=_SEED_STEPS)
     found = found - torch.round(found / (2 * torch.pi)) * 2 * torch.pi  # leaves turns free to both sides
     frames = arm_frames(found)
-    missed = (palm_error(frames, palm.expand(_SEEDS, 7)).norm(dim=-1) - _REACHED).clamp_min(0.0)
+    missed = (palm_error(frames, target).norm(dim=-1) - _REACHED).clamp_min(0.0)
     missed = missed + 10.0 * (MARGIN - self_clearance(frames)).clamp_min(0.0)
-    singular = torch.linalg.svdvals(palm_jacobian(frames))[:, -1]
-    if not (missed == 0).any():
-        return found[missed.argmin()]
-    good = [int(i) for i in (missed == 0).nonzero()]
-    good = [i for n, i in enumerate(good) if not any((found[i] - found[j]).abs().amax() < _SAME for j in good[:n])]
-    return found[good][(singular[good] - _held_back(found[good], palm)).argmax()]
+    found, missed = found.view(-1, _SEEDS, NUM_ARM_JOINTS), missed.view(-1, _SEEDS)
+    tried = [_different(joints, bad) for joints, bad in zip(found, missed, strict=True)]
+    candidates = torch.cat([joints[rows] for joints, rows in zip(found, tried, strict=True)])
+    counts = torch.tensor([len(rows) for rows in tried])
+    singular = torch.linalg.svdvals(palm_jacobian(arm_frames(candidates)))[:, -1]
+    good = singular - _held_back(candidates, palm.repeat_interleave(counts, dim=0))
+    parts = zip(candidates.split(counts.tolist()), good.split(counts.tolist()), strict=True)
+    return torch.stack([joints[score.argmax()] for joints, score in parts])
+
+
+def _different(joints: Tensor, missed: Tensor) -> list[int]:
+    """Which of solutions (S, 6) to try: those that miss nothing, each once; the one that misses least if all do."""
+    good = [int(i) for i in (missed == 0).nonzero()] or [int(missed.argmin())]
+    return [i for n, i in enumerate(good) if not any((joints[i] - joints[j]).abs().amax() < _SAME for j in good[:n])]
 
 
 def _held_back(joints: Tensor, palm: Tensor) -> Tensor:
-    """In how many frames of its trial ways an arm with joints (N, 6) and its palm at (7,) could not follow: (N,)."""
-    turns = quat_multiply(quat_from_axis_angle(palm.new_tensor(TURNS)), palm[3:].expand(len(TURNS), 4))
-    goal = torch.cat((palm.new_tensor(MIDDLE).expand(len(TURNS), 3), turns), dim=-1)
-    count = torch.zeros(len(joints), dtype=torch.float64)
-    at = joints.repeat_interleave(len(TURNS), dim=0)
+    """In how many frames of its trial ways an arm with joints (N, 6) and its palm at (N, 7) could not follow: (N,)."""
+    n, ways = len(joints), len(TURNS)
+    turns = quat_from_axis_angle(palm.new_tensor(TURNS)).repeat(n, 1)
+    start, at = palm.repeat_interleave(ways, dim=0), joints.repeat_interleave(ways, dim=0)
+    position, rotation = palm.new_tensor(MIDDLE), quat_multiply(turns, start[:, 3:])
+    count = torch.zeros(n, dtype=torch.float64)
     for frame in range(1, _TRIAL_FRAMES + 1):
         t = frame / _TRIAL_FRAMES
-        position = palm[:3] + t * (goal[:, :3] - palm[:3])
-        rotation = quat_slerp(palm[3:].expand(len(TURNS), 4), goal[:, 3:], t)
-        target = torch.cat((position, rotation), dim=-1).repeat(len(joints), 1)
+        between = start[:, :3] + t * (position - start[:, :3])
+        target = torch.cat((between, quat_slerp(start[:, 3:], rotation, t)), dim=-1)
         at, far, _ = move(at, target, ARM_SPEED * (_TRIAL_TIME / _TRIAL_FRAMES))
-        count += far.view(len(joints), len(TURNS)).sum(dim=1)
+        count += far.view(n, ways).sum(dim=1)
     return count
 
 

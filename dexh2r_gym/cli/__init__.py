@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import tyro
 from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, arg, subcommand
 
+from dexh2r_gym.cli.arm import ArmGap
 from dexh2r_gym.cli.grasps import Grasps
 from dexh2r_gym.cli.replays import Replays
 from dexh2r_gym.cli.runs import Bench, Evaluate, Score
@@ -29,6 +30,7 @@ COMMANDS: dict[str, Any] = {
     "view": View,
     "table3": Table3,
     "table4": Table4,
+    "arm-gap": ArmGap,
     "bench": Bench,
     "replays": Replays,
     "grasps": Grasps,

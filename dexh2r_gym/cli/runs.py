@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 from tyro.conf import Positional
 
+from dexh2r_gym.sim.randomise import Randomisation
+
 
 @dataclass
 class Evaluate:
@@ -29,6 +31,9 @@ class Evaluate:
     replays: str = "mini"
     """`mini`, or the path of a replay store."""
     backend: Literal["mujoco", "kinematic"] = "mujoco"
+    robot: Literal["floating", "ur10e"] = "floating"
+    """A hand that floats, or one on an arm whose reach, speed and body limit it."""
+    randomisation: Randomisation = Randomisation()
     obs_mode: str | None = None
     """state, state_dict, point_cloud, rgbd, or several joined by +; by default what the agent looks at."""
     num_envs: int = 32
@@ -46,6 +51,8 @@ class Evaluate:
         maker = find_agent(self.agent)
         store = Path(self.replays).name.split(".")[0]
         out = self.out or Path("runs") / "-".join((agent_title(self.agent), store, self.split, self.mode, self.backend))
+        if self.out is None and self.robot != "floating":
+            out = out.with_name(f"{out.name}-{self.robot}")
         observed: dict[str, Any] = {} if self.obs_mode is None else {"obs_mode": self.obs_mode}
         evaluate(
             maker,
@@ -58,6 +65,8 @@ class Evaluate:
             video=self.video,
             mode=self.mode,
             backend=self.backend,
+            robot=self.robot,
+            randomisation=None if self.randomisation == Randomisation() else self.randomisation,
             speed_limits=self.speed_limits,
             **observed,
         )
