@@ -161,5 +161,5 @@ def _picture(film: Path, out: Path) -> None:
     """One frame of a film, late in it."""
     reader: Any = imageio.get_reader(film)
     with reader:
-        frames = list(reader)
+        frames = [frame for frame in reader]
     Image.fromarray(frames[int(_PICTURED * (len(frames) - 1))]).save(out)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,7 +33,7 @@ class Evaluate:
     backend: Literal["mujoco", "kinematic"] = "mujoco"
     robot: Literal["floating", "ur10e"] = "floating"
     """A hand that floats, or one on an arm whose reach, speed and body limit it."""
-    randomisation: Randomisation = Randomisation()
+    randomisation: Randomisation = field(default_factory=Randomisation)
     obs_mode: str | None = None
     """state, state_dict, point_cloud, rgbd, or several joined by +; by default what the agent looks at."""
     num_envs: int = 32
