@@ -13,6 +13,7 @@ REASONS = ("reach", "joint range", "speed", "self collision")
 LIMITED_DISTANCE, LIMITED_ANGLE = 0.005, 0.05  # m, rad: an arm that is further from its target is limited
 MARGIN = 0.01  # m, that links keep from each other
 _AT_BOUND = 1e-6  # rad; a joint this close to a bound is at it
+_NUDGE = 1e-4  # rad, for slopes
 _FRACTIONS = (1.0, 0.5, 0.25)  # of a step, tried in turn where all of it would bring links together
 
 
@@ -31,7 +32,7 @@ def move(before: Tensor, target: Tensor, step: Tensor) -> tuple[Tensor, Tensor, 
     stopped = self_clearance(arm_frames(joints)) < MARGIN
     w = stopped.nonzero().squeeze(1)
     if len(w) > 0:
-        joints[w], stopped[w] = _short_of_itself(before[w], joints[w])
+        joints[w], stopped[w] = _short_of_itself(before[w], joints[w], lower[w], upper[w])
     error = palm_error(arm_frames(joints), target)
     far = error[:, :3].norm(dim=-1) > LIMITED_DISTANCE
     far |= error[:, 3:].norm(dim=-1) > ROTATION_WEIGHT * LIMITED_ANGLE
@@ -41,15 +42,29 @@ def move(before: Tensor, target: Tensor, step: Tensor) -> tuple[Tensor, Tensor, 
     return joints, far, reason
 
 
-def _short_of_itself(before: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
-    """As much of the steps (N, 6) as keeps links apart, or leads out of where they are too close; was it cut, (N,)."""
+def _short_of_itself(before: Tensor, wanted: Tensor, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+    """The first of these that keeps links apart, or leads out of where they are too close; was it changed, (N,) bool.
+
+    The steps (N, 6) as wanted; the same sliding along; half and a quarter of both; none.
+    """
     stood = self_clearance(arm_frames(before))
-    joints, cut = before.clone(), torch.ones(len(before), dtype=torch.bool)
+    aside = torch.minimum(torch.maximum(before + _along(before, wanted - before, stood), lower), upper)
+    joints, changed = before.clone(), torch.ones(len(before), dtype=torch.bool)
     open_ = torch.ones(len(before), dtype=torch.bool)
     for fraction in _FRACTIONS:
-        tried = before + fraction * (wanted - before)
-        clearance = self_clearance(arm_frames(tried))
-        fine = open_ & ((clearance >= MARGIN) | (clearance > stood))
-        joints[fine], cut[fine] = tried[fine], fraction < 1.0
-        open_ &= ~fine
-    return joints, cut
+        for way in (wanted, aside):
+            tried = before + fraction * (way - before)
+            clearance = self_clearance(arm_frames(tried))
+            fine = open_ & ((clearance >= MARGIN) | (clearance > stood))
+            joints[fine], changed[fine] = tried[fine], fraction < 1.0 or way is aside
+            open_ &= ~fine
+    return joints, changed
+
+
+def _along(joints: Tensor, step: Tensor, clearance: Tensor) -> Tensor:
+    """Steps (N, 6) changed as little as keeps links 1.5 times `MARGIN` apart, to first order: they slide along."""
+    nudged = joints[:, None] + _NUDGE * torch.eye(joints.shape[1]).to(joints)  # (N, 6, 6)
+    slope = (self_clearance(arm_frames(nudged.flatten(0, 1))).view(-1, 6) - clearance[:, None]) / _NUDGE
+    rises, steep = (slope * step).sum(-1), (slope * slope).sum(-1).clamp_min(1e-9)
+    missing = (1.5 * MARGIN - clearance - rises).clamp_min(0.0)
+    return step + (missing / steep)[:, None] * slope
