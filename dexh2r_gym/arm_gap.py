@@ -134,8 +134,8 @@ def gap_markdown(table: dict[str, Any]) -> str:
         f"{p['pen_dep']:.3g} (Wilcoxon).",
         "",
         f"The arm could not follow by more than 5 mm or 0.05 rad in {100 * table['arm_limited']:.1f}% of the frames. "
-        f"Its own links met the object or the giver's hand in {100 * table['arm_touch']:.1f}% of the frames, in "
-        f"{table['touching_trials']} trials; that is counted, not simulated.",
+        f"Its own links met the object or the giver's hand in {100 * table['arm_touch']:.1f}% of the frames "
+        f"(trials: {table['touching_trials']}); that is counted, not simulated.",
         "",
         "| what held it back most | trials |",
         "|---|---|",
