@@ -187,6 +187,21 @@ def hand_object_depth(
     return depth.scatter_reduce(0, row[chosen], measured.to(depth), "amax")
 
 
+def link_depths(hand_state: Tensor, object_pose: Tensor, obj: ObjectModel, frames: Tensor) -> Tensor:
+    """Mesh-exact depth of each link of the hand in the object, in metres: of recorded frames, the chosen ones.
+
+    Args:
+        hand_state: (T, 28); object_pose: (T, 7), world. frames: (T,) bool, the F frames that are measured.
+
+    Returns:
+        (F, 18), in the order of `hand.LINK_NAMES`.
+    """
+    links = forward_kinematics(*split_hand_state(hand_state[frames].double()))
+    in_object = pose_multiply(pose_inverse(object_pose[frames].double())[:, None], links)
+    points = pose_apply(in_object[:, SURFACE_LINK], surface_points_local()[0].double()[None])
+    return obj.penetration(points).unflatten(1, (len(LINK_RADIUS), -1)).amax(-1)
+
+
 @cache
 def _local_points() -> Tensor:
     """Surface points of each link, components first, (3, 18, 128) float32, link frame."""

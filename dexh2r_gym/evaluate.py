@@ -23,10 +23,12 @@ import torch
 from gymnasium.vector import AutoresetMode
 from tqdm import tqdm
 
+from dexh2r_gym.depth import link_depths
 from dexh2r_gym.envs.handover_vector import make_options
 from dexh2r_gym.metrics import approach_metrics, released_depth, released_frames
 from dexh2r_gym.replay import ReplayStore
 from dexh2r_gym.report import build_report, to_markdown
+from dexh2r_gym.report_physical import physical_row
 from dexh2r_gym.run_folder import RunFolder
 from dexh2r_gym.video import VideoRecorder
 
@@ -220,9 +222,10 @@ def episode_row(record: dict[str, np.ndarray], store: ReplayStore) -> dict[str, 
     The frames and depths called false or missed are those of the released definition's frames: see
     `dexh2r_gym.report.false_positives`.
     """
-    hand_state, object_pose = torch.from_numpy(record["hand_state"]), torch.from_numpy(record["object_pose"])
-    exact = torch.from_numpy(record["depth"])
-    released = released_depth(hand_state, object_pose, store.object_model(str(record["object"])))
+    approach = slice(int(record["approach_frames"]))
+    hand_state, object_pose = (torch.from_numpy(record[name][approach]) for name in ("hand_state", "object_pose"))
+    exact, obj = torch.from_numpy(record["depth"][approach]), store.object_model(str(record["object"]))
+    released = released_depth(hand_state, object_pose, obj)
     length = torch.tensor([len(exact)])
     alignment_begin = torch.tensor([int(record["alignment_begin"])])
     metrics = approach_metrics(
@@ -242,6 +245,7 @@ def episode_row(record: dict[str, np.ndarray], store: ReplayStore) -> dict[str, 
         "alignment_begin": int(alignment_begin),
         **{name: value.item() for name, value in metrics.items()},
         "max_giver_force": float(record["giver_force"].max()),
+        **physical_row(record, link_depths(hand_state, object_pose, obj, exact > 0)),
         "frames": int(counted.sum()),
         "false_frames": int(false.sum()),
         "missed_frames": int((counted & (released <= 0) & (exact > 0)).sum()),

@@ -16,6 +16,8 @@ import numpy as np
 
 from dexh2r_gym.intervals import mean_interval, wilson_interval
 from dexh2r_gym.metrics import METRICS, PEN_FRAME_DEPTH, RELEASED_SKIPPED_FRAMES, SAFE_MEAN_DEPTH
+from dexh2r_gym.report_physical import handover_lines, safety_lines, summarise_handover, summarise_safety
+from dexh2r_gym.sim import PHYSICAL
 
 REPORTED = dict(zip(METRICS, ("succ", "safe", "pen_dep_cm", "pen_fr", "infer_fr", "traj_len_m"), strict=True))
 RATES = ("succ", "safe")
@@ -41,6 +43,7 @@ def build_report(
 ) -> dict[str, Any]:
     """The whole report of a run. `missing`: replay ids of the split that have no episode yet."""
     rows = sorted(rows, key=lambda row: row["replay"])
+    setting = config["evaluation"]
     return {
         "config": config,
         "episodes": len(rows),
@@ -51,6 +54,8 @@ def build_report(
         "by_object": _by(rows, "object"),
         "ended": dict(Counter(row["status"] for row in rows).most_common()),
         "released_depth": false_positives(rows),
+        "safety": summarise_safety(rows) if rows and setting["backend"] in PHYSICAL else None,
+        "handover": summarise_handover(rows) if rows and setting["ending"] == "hold" else None,
         "speed": speed,
     }
 
@@ -165,10 +170,12 @@ def to_markdown(report: dict[str, Any]) -> str:
         "|---|---|---|",
         *(f"| {status} | {count} | {100 * count / n:.1f} |" for status, count in report["ended"].items()),
         "",
-        "## How far the released depth errs",
-        "",
-        *_false_positive_lines(report["released_depth"]),
     ]
+    if report["handover"]:
+        lines += [*handover_lines(report["handover"], n), ""]
+    if report["safety"]:
+        lines += [*safety_lines(report["safety"]), ""]
+    lines += ["## How far the released depth errs", "", *_false_positive_lines(report["released_depth"])]
     for title, key in (("By kind of trial", "by_kind"), ("By object", "by_object")):
         lines += ["", f"## {title}", "", *_group_table(report[key])]
     if speed := report["speed"]:

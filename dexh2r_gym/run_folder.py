@@ -21,7 +21,8 @@ from urllib.parse import quote, unquote
 
 import numpy as np
 
-# One finished episode of T frames: name -> shape. Scalars have shape (). World frame, metres, radians, newtons.
+# One finished episode of T frames: name -> shape. Scalars have shape (). World frame, metres, radians, newtons. All but
+# the first `approach_frames` frames are of the physical handover (ending "hold").
 RECORD: dict[str, tuple[str, ...]] = {
     "replay": (),
     "object": (),
@@ -31,11 +32,22 @@ RECORD: dict[str, tuple[str, ...]] = {
     "fps": (),
     "status": (),  # name of an `EpisodeStatus`
     "alignment_begin": (),  # first frame moved by goal pose alignment, -1 if it never began
+    "approach_frames": (),  # frames up to the grasp, which the paper's metrics count
+    "outcome": (),  # name of an `Outcome` of the physical handover
+    "release_frame": (),  # in which the giver let go, -1 if never
+    "drop_time": (),  # s from then to the loss of the object, inf if it was not lost
+    "slip": (),  # cm that the object has moved in the hand
     "hand_state": ("T", "28"),
     "object_pose": ("T", "7"),
     "d": ("T",),  # palm to the nearest free goal, inf where none is free
     "depth": ("T",),  # mesh-exact, deepest surface point of the hand
+    "phase": ("T",),  # `Phase`
     "giver_force": ("T",),  # on the giver's hand
+    "giver_peak": ("T", "6"),  # greatest of the frame, on each of `types.GIVER_PARTS`
+    "giver_impulse": ("T", "6"),  # N s that the frame adds
+    "contact_speed": ("T",),  # m/s of the robot relative to the giver's hand where they touch
+    "load": ("T", "3"),  # mean force of the robot on the object in the frame
+    "giver_bones": ("T", "16", "7"),  # poses
 }
 
 
@@ -127,7 +139,9 @@ class RunFolder:
 
 def _check_record(arrays: dict[str, np.ndarray], where: str) -> None:
     if missing := [name for name in RECORD if name not in arrays]:
-        raise ValueError(f"{where}: missing {', '.join(missing)}")
+        raise ValueError(
+            f"{where}: missing {', '.join(missing)} (an episode of another version? evaluate again into another folder)"
+        )
     frames = len(arrays["depth"]) if arrays["depth"].ndim else 0
     for name, shape in RECORD.items():
         expected = tuple(frames if size == "T" else int(size) for size in shape)

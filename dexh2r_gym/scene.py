@@ -19,6 +19,7 @@ from dexh2r_gym.types import NUM_GIVER_JOINTS
 SUBSTEPS_PER_SECOND = 180
 OBJECT_WELD_TIME = 0.02  # seconds, time constant of the weld that holds the object to its recorded pose
 OBJECT_WELD_IMPEDANCE = 0.9995  # high: the robot may push, the giver keeps hold, within 10 degrees of the recording
+_STRONGEST, _NET = 2, 3  # contact sensors: of the contact with the greatest force; of all of them together
 _SHOWN = 2  # group of what is drawn, but the floor
 _LOOKS = {"robot": (0.7, 0.45), "object": (0.35, 0.4), "skin": (0.12, 0.15)}  # specular, shininess
 
@@ -52,14 +53,28 @@ def scene_spec(obj: ObjectModel, giver: GiverHand, *, visuals: bool, arm: bool =
     weld.solref[:] = [OBJECT_WELD_TIME, 1.0]
     weld.solimp[:3] = [OBJECT_WELD_IMPEDANCE, OBJECT_WELD_IMPEDANCE, 0.001]
     for i in range(NUM_GIVER_JOINTS):
+        _add_force_sensor(spec, f"giver_force_{i}", f"giver_{i}")
         spec.add_sensor(
-            name=f"giver_force_{i}",
+            name=f"giver_speed_{i}",
             type=mujoco.mjtSensor.mjSENS_CONTACT,
             objtype=mujoco.mjtObj.mjOBJ_BODY,
             objname=f"giver_{i}",
-            intprm=[1 << int(mujoco.mjtConDataField.mjCONDATA_FORCE), 3, 1],  # net force of all its contacts, one slot
+            intprm=[1 << int(mujoco.mjtConDataField.mjCONDATA_LINVEL), _STRONGEST, 1],
         )
+    _add_force_sensor(spec, "load", "object", other="rh_palm")
     return spec
+
+
+def _add_force_sensor(spec: mujoco.MjSpec, name: str, body: str, other: str | None = None) -> None:
+    """Net force, in the world, of all contacts of a body, or of those with another one and all that hangs on it."""
+    spec.add_sensor(
+        name=name,
+        type=mujoco.mjtSensor.mjSENS_CONTACT,
+        objtype=mujoco.mjtObj.mjOBJ_BODY,
+        objname=body,
+        **({} if other is None else {"reftype": mujoco.mjtObj.mjOBJ_XBODY, "refname": other}),
+        intprm=[1 << int(mujoco.mjtConDataField.mjCONDATA_FORCE), _NET, 1],
+    )
 
 
 def add_surroundings(spec: mujoco.MjSpec) -> None:

@@ -21,6 +21,7 @@ NUM_JOINTS = 22
 HAND_STATE_SIZE = 28
 MANO_SIZE = 61  # translation 3, global orientation 3 (axis-angle), hand pose 15 x 3 (axis-angle), shape 10
 NUM_GIVER_JOINTS = 16
+GIVER_PARTS = ("palm", "index", "middle", "little", "ring", "thumb")  # of the giver's hand, as MANO orders its joints
 
 
 class EpisodeStatus(IntEnum):
@@ -43,6 +44,10 @@ class SceneState:
     object_pose: Tensor  # (B, 7)
     object_velocity: Tensor  # (B, 6) linear, angular
     giver_force: Tensor  # (B,) N, sum of the magnitudes of contact forces of the robot on the giver's hand
+    giver_peak: Tensor  # (B, 6) N, greatest contact force of the frame on each of `GIVER_PARTS`
+    giver_impulse: Tensor  # (B, 6) N s, what the frame adds
+    contact_speed: Tensor  # (B,) m/s, greatest speed of the robot relative to the giver's hand where they touch
+    load: Tensor  # (B, 3) N, mean contact force of the robot on the object in the frame
     diverged: Tensor  # (B,) bool
     arm_joints: Tensor | None = None  # (B, 6) rad, where an arm carries the hand
 

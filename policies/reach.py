@@ -36,7 +36,7 @@ def reach_cost(
     path = hand_pose[:, None, None, :3] + _PATH.to(hand_pose)[:, None] * (
         wait[..., None, :3] - hand_pose[:, None, None, :3]
     )
-    to_giver = _least_distance(path, giver_joints)  # (B, G)
+    to_giver = least_distance(path, giver_joints)  # (B, G)
     to_object = object_distance(path).amin(dim=-1)
     opened = OPEN_HAND.to(goal_pose)
     links = torch.cat(
@@ -47,7 +47,7 @@ def reach_cost(
         ),
         dim=-2,
     )[..., :3]
-    crowding = (LINK_CLEARANCE - _least_distance(links, giver_joints)).clamp_min(0)
+    crowding = (LINK_CLEARANCE - least_distance(links, giver_joints)).clamp_min(0)
     inward = -quat_rotate(goal_pose[..., 3:], goal_pose.new_tensor([0.0, 1.0, 0.0]))  # palm's inner side, world
     cost = offset + 0.3 * angle - 0.3 * inward[..., 0] + 20.0 * crowding
     return cost + 10.0 * (GIVER_CLEARANCE - to_giver).clamp_min(0) + 10.0 * (OBJECT_CLEARANCE - to_object).clamp_min(0)
@@ -61,6 +61,6 @@ def behind(goal: Tensor, retreats: Tensor) -> Tensor:
     )
 
 
-def _least_distance(points: Tensor, joints: Tensor) -> Tensor:
+def least_distance(points: Tensor, joints: Tensor) -> Tensor:
     """Least distance of points (B, G, P, 3) from joints (B, J, 3), (B, G) metres."""
     return (points[..., None, :] - joints[:, None, None]).norm(dim=-1).amin(dim=(-1, -2))

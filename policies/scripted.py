@@ -1,4 +1,5 @@
-"""A privileged expert: it sees the true scene, picks a goal grasp and moves there as people do.
+"""A privileged expert: it sees the true scene, knows how the giver will move, picks a goal grasp and moves there as
+people do, round the giver's hand.
 
 The hand goes to a point behind the goal (where the palm is drawn back from the object) with the bell-shaped speed of a
 minimum-jerk reach (Flash and Hogan 1985), the fingers open, and then straight in. Both legs are carried along with the
@@ -9,7 +10,7 @@ in a manner of its own: another pause, pace, detour, way in and goal.
 from __future__ import annotations
 
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,18 +19,23 @@ from torch import Tensor
 
 from dexh2r_gym.alignment import advance
 from dexh2r_gym.envs import HandoverVectorEnv
-from dexh2r_gym.hand import OPEN_HAND
+from dexh2r_gym.hand import OPEN_HAND, forward_kinematics
 from dexh2r_gym.replay.motion import minimum_jerk
 from dexh2r_gym.rotations import pose_integrate, pose_multiply, quat_angle
 from dexh2r_gym.types import join_hand_state
 from policies.agent import check_takes_hand_states, fresh_worlds
 from policies.goal_choice import choose_goal
 from policies.manner import Manner, direct_manner, varied_manner
-from policies.reach import behind
+from policies.reach import behind, least_distance
 
 MIN_FRAMES = 10  # of a reach
 SPARE_FRAMES = 14  # at the end of the recording, left to the alignment by an expert that takes its time
 MAX_PAUSE = 60  # frames
+WAY_CLEARANCE = 0.10  # m, origins of the hand's links to the giver's joints on the way
+_LOOKED_AT = torch.linspace(0.1, 1.0, 16, dtype=torch.float64)  # parts of a reach
+_DETOUR_COST = 0.05  # m of clearance that a metre of detour must gain
+_sides = torch.cartesian_prod(*[torch.tensor([-1.0, 0.0, 1.0], dtype=torch.float64)] * 3)
+_DETOURS = torch.cat((_sides[13:14], *(size * _sides[_sides.any(-1)] for size in (0.1, 0.2))))  # m, (53, 3)
 
 
 @dataclass
@@ -45,6 +51,20 @@ class Plan:
     retreats: Tensor  # (B,) behind the goal: where the hand goes first, before it moves in
     approach: Tensor  # (B,) frames from there to the goal
     detour: Tensor  # (B, 3) m, off the straight way
+
+
+def follow(plan: Plan, object_pose: Tensor, elapsed: Tensor) -> tuple[Tensor, Tensor]:
+    """The hands of plans (B, ...) so many frames (B,) after their reach began, with objects (B, 7): palm, joints."""
+    goal = pose_multiply(object_pose, plan.goal)
+    wait = behind(goal, plan.retreats)
+    reach = minimum_jerk(elapsed / plan.frames)[:, None]
+    close_in = minimum_jerk((elapsed - plan.frames) / plan.approach)[:, None]
+    closing = (2.0 * close_in - 1.0).clamp_min(0.0)  # over the last retreat
+    opened = OPEN_HAND.to(goal).expand_as(plan.start_joints)
+    pose, joints = advance(plan.start, plan.start_joints, wait, opened, reach)
+    pose[:, :3] += 16 * (reach * (1 - reach)).square() * plan.detour
+    parts = torch.cat((close_in, close_in, closing), dim=-1)
+    return advance(pose, joints, goal, plan.goal_joints, parts)
 
 
 class ScriptedExpert:
@@ -75,17 +95,7 @@ class ScriptedExpert:
         plan = self._plan(fresh, state)
         scene = task.scene
         object_next = pose_integrate(scene.object_pose, scene.object_velocity, self._dt)
-        goal = pose_multiply(object_next, plan.goal)
-        wait = behind(goal, plan.retreats)
-        elapsed = (task.time - plan.begin + 1).double()
-        reach = minimum_jerk(elapsed / plan.frames)[:, None]
-        close_in = minimum_jerk((elapsed - plan.frames) / plan.approach)[:, None]
-        closing = (2.0 * close_in - 1.0).clamp_min(0.0)  # over the last retreat
-        opened = OPEN_HAND.to(goal).expand_as(plan.start_joints)
-        pose, joints = advance(plan.start, plan.start_joints, wait, opened, reach)
-        pose[:, :3] += 16 * (reach * (1 - reach)).square() * plan.detour
-        parts = torch.cat((close_in, close_in, closing), dim=-1)
-        pose, joints = advance(pose, joints, goal, plan.goal_joints, parts)
+        pose, joints = follow(plan, object_next, (task.time - plan.begin + 1).double())
         return join_hand_state(pose, joints).float().numpy(), plan
 
     def _plan(self, fresh: Tensor, old: Plan | None) -> Plan:
@@ -119,9 +129,28 @@ class ScriptedExpert:
             approach=manner.approach,
             detour=manner.detour,
         )
+        new = replace(new, detour=new.detour + self._way_round(worlds, new))
         if old is None:
             return new
         return Plan(**{key: getattr(old, key).index_put((worlds,), value) for key, value in vars(new).items()})
+
+    def _way_round(self, worlds: Tensor, plan: Plan) -> Tensor:
+        """Which of `_DETOURS` (n, 3) keeps the hands of worlds (n,) off the giver on their way behind the goal, at the
+        least cost. The giver is where the recording will have it."""
+        ways, parts = len(_DETOURS), len(_LOOKED_AT)
+        frames = plan.begin[:, None] + (plan.frames[:, None] * _LOOKED_AT).long()  # (n, F)
+        object_pose, giver_joints = self._task.recorded(worlds, frames)
+        each = Plan(**{key: value.repeat_interleave(ways * parts, 0) for key, value in vars(plan).items()})
+        tried = _DETOURS.repeat_interleave(parts, 0).repeat(len(worlds), 1)
+        pose, joints = follow(
+            replace(each, detour=each.detour + tried),
+            object_pose[:, None].expand(-1, ways, -1, -1).flatten(0, 2),
+            (each.frames.view(-1, parts) * _LOOKED_AT).flatten(),
+        )
+        links = forward_kinematics(pose, joints)[..., :3].view(len(worlds), ways, parts, -1, 3)
+        crowding = WAY_CLEARANCE - least_distance(links.movedim(2, 1).flatten(0, 1), giver_joints.flatten(0, 1))
+        crowding = crowding.view(len(worlds), parts, ways).clamp_min(0).amax(1)
+        return _DETOURS[(crowding + _DETOUR_COST * _DETOURS.norm(dim=-1)).argmin(-1)]
 
     def _manner(self, worlds: Tensor, num_goals: int) -> Manner:
         """How to take the object in each of these worlds (n,)."""

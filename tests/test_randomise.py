@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
+import policies
 from dexh2r_gym.envs import HandoverVectorEnv
 from dexh2r_gym.evaluate import evaluate
 from dexh2r_gym.giver import GiverHand
@@ -216,3 +217,36 @@ def test_checkers():
         check_env(env.unwrapped, skip_render_check=True)
         sb3_check_env(env.unwrapped, skip_render_check=True)
     env.close()
+
+
+def test_a_heavier_object_must_be_carried_before_the_giver_lets_go():
+    """Under ending='hold' the load that the robot must take is the weight that was drawn, not the model's."""
+    env = worlds(1, ending="hold", mode="easy", randomisation={"mass": 1.0})
+    observation, _ = env.reset(seed=0, options={"replay": env.replay_ids[0]})
+    agent, state = policies.load("scripted", env), None
+    for t in range(400):
+        action, state = agent.predict(observation, state, np.full(1, t == 0))
+        observation, *_ = env.step(action)
+        if env.task._receive.phase[0] >= 2:
+            break
+    factor = float(env.task._circumstances(torch.tensor([0]))["mass_factor"])
+    mass = env.task.replay_of(0).object_model.mass
+    assert factor != 1 and float(env.task._receive._weight[0]) == pytest.approx(9.81 * mass * factor)
+    model = env.task._sim._models[0]
+    assert model.body("object").mass[0] == pytest.approx(mass * factor)
+
+
+def test_an_arm_and_randomised_physics_hold_what_the_giver_lets_go():
+    """All of it together runs to an end that is told."""
+    env = worlds(2, ending="hold", robot="ur10e", randomisation=ALL, num_threads=1)
+    observation, _ = env.reset(seed=0, options={"replay": env.replay_ids[:2]})
+    agent, state = policies.load("scripted", env), None
+    told = {}
+    for t in range(500):
+        action, state = agent.predict(observation, state, np.full(2, t == 0))
+        observation, _, terminated, truncated, info = env.step(action)
+        for world in np.flatnonzero(info.get("_outcome", np.zeros(2, bool))):
+            told[int(world)] = info["outcome"][world]
+        if (terminated | truncated).all():
+            break
+    assert set(told) == {0, 1} and set(told.values()) <= {"HELD", "DROPPED", "NOT_RELEASED", "NOT_REACHED"}

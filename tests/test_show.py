@@ -66,7 +66,7 @@ def test_without_a_demonstration_the_robot_waits(mini):
 
 def test_video_has_every_frame_and_is_not_black(mini, tmp_path):
     replay = every(mini[3], 10)
-    path = film(replay, tmp_path / "new" / "trial.mp4")
+    path = film(Timeline.of(replay), tmp_path / "new" / "trial.mp4")
     with imageio.get_reader(path) as reader:
         frames = [np.asarray(frame) for frame in reader]
         assert reader.get_meta_data()["fps"] == pytest.approx(replay.fps)
@@ -78,7 +78,7 @@ def test_video_has_every_frame_and_is_not_black(mini, tmp_path):
 
 
 def test_sheet_has_twelve_moments(mini, tmp_path):
-    picture = imageio.imread(film(every(mini[3], 20), tmp_path / "trial.png"))
+    picture = imageio.imread(film(Timeline.of(every(mini[3], 20)), tmp_path / "trial.png"))
     (across, down), (width, height) = SHEET, SHEET_SIZE
     assert picture.shape == (down * height - GAP, across * width - GAP, 3)
     assert (picture[:, width - GAP : width] == 255).all()
@@ -87,7 +87,7 @@ def test_sheet_has_twelve_moments(mini, tmp_path):
 
 def test_other_suffixes_are_refused(mini, tmp_path):
     with pytest.raises(ValueError, match=r"trial\.gif: the name must end in \.mp4 or \.png"):
-        film(mini[0], tmp_path / "trial.gif")
+        film(Timeline.of(mini[0]), tmp_path / "trial.gif")
 
 
 def test_a_film_cut_short_leaves_nothing(mini, tmp_path):
@@ -97,5 +97,5 @@ def test_a_film_cut_short_leaves_nothing(mini, tmp_path):
 
     (tmp_path / "trial.mp4").write_bytes(b"before")
     with pytest.raises(KeyboardInterrupt):
-        film(mini[3], tmp_path / "trial.mp4", progress=stop)
+        film(Timeline.of(mini[3]), tmp_path / "trial.mp4", progress=stop)
     assert {entry.name: entry.read_bytes() for entry in tmp_path.iterdir()} == {"trial.mp4": b"before"}

@@ -34,6 +34,8 @@ class Evaluate:
     robot: Literal["floating", "ur10e"] = "floating"
     """A hand that floats, or one on an arm whose reach, speed and body limit it."""
     randomisation: Randomisation = field(default_factory=Randomisation)
+    ending: Literal["grasp", "hold"] = "grasp"
+    """hold: go on after the grasp; the giver lets go and the robot must keep the object through 2 s and a shake."""
     obs_mode: str | None = None
     """state, state_dict, point_cloud, rgbd, or several joined by +; by default what the agent looks at."""
     num_envs: int = 32
@@ -50,7 +52,10 @@ class Evaluate:
 
         maker = find_agent(self.agent)
         store = Path(self.replays).name.split(".")[0]
-        out = self.out or Path("runs") / "-".join((agent_title(self.agent), store, self.split, self.mode, self.backend))
+        out = self.out or Path("runs") / "-".join(
+            (agent_title(self.agent), store, self.split, self.mode, self.backend)
+            + (("hold",) if self.ending == "hold" else ())
+        )
         if self.out is None and self.robot != "floating":
             out = out.with_name(f"{out.name}-{self.robot}")
         observed: dict[str, Any] = {} if self.obs_mode is None else {"obs_mode": self.obs_mode}
@@ -67,6 +72,7 @@ class Evaluate:
             backend=self.backend,
             robot=self.robot,
             randomisation=None if self.randomisation == Randomisation() else self.randomisation,
+            ending=self.ending,
             speed_limits=self.speed_limits,
             **observed,
         )

@@ -36,7 +36,7 @@ class View:
 
         source, id = find_source(self.what, self.id, self.replays)
         if self.out:
-            film(source.open(id).replay, self.out, progress=lambda frames: tqdm(frames, unit="frame"))
+            film(source.open(id), self.out, progress=lambda frames: tqdm(frames, unit="frame"))
             print(f"wrote {self.out}: {id}")
         else:
             serve(source, id, host=self.host, port=self.port)

@@ -15,6 +15,7 @@ from torch import Tensor
 from dexh2r_gym.envs import control
 from dexh2r_gym.envs.memory import check_memory
 from dexh2r_gym.envs.options import make_options
+from dexh2r_gym.envs.receive import Outcome
 from dexh2r_gym.envs.task import HandoverTask
 from dexh2r_gym.render import SceneRenderer
 from dexh2r_gym.types import EpisodeStatus
@@ -319,6 +320,8 @@ class HandoverVectorEnv(VectorEnv[Any, Any, np.ndarray]):
         status = np.array([EpisodeStatus(s).name for s in self.task.status[worlds].tolist()], dtype=object)
         if (arm := self.task.arm) is not None:
             values["arm_reason"] = np.array([arm.reason(world) for world in worlds.tolist()], dtype=object)
+        if "outcome" in values:
+            values["outcome"] = np.array([Outcome(int(x)).name for x in values["outcome"]], dtype=object)
         return _masked(finished, **values, status=status)
 
     def _check_mask(self, mask: Any) -> np.ndarray:
@@ -340,7 +343,7 @@ def _masked(mask: np.ndarray, **values: np.ndarray) -> dict[str, Any]:
     """Values (n,) of the worlds of a mask (B,) as (B,) arrays, each with its `_key` mask."""
     info: dict[str, Any] = {}
     for key, value in values.items():
-        out = np.full(len(mask), None if value.dtype == object else 0, dtype=value.dtype)
+        out = np.full((len(mask), *value.shape[1:]), None if value.dtype == object else 0, dtype=value.dtype)
         out[mask] = value
         info[key], info[f"_{key}"] = out, mask.copy()
     return info

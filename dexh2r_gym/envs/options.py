@@ -15,7 +15,7 @@ from dexh2r_gym.replay import SPLITS
 from dexh2r_gym.sensing.cameras import CORNER_CAMERAS, HEIGHT, WIDTH, find_cameras
 from dexh2r_gym.sensing.cloud import CLOUDS, MAX_POINTS, SAMPLERS, Box, check_crop
 from dexh2r_gym.sensing.noise import PoseNoise
-from dexh2r_gym.sim import BACKENDS, PHYSICAL_BACKENDS
+from dexh2r_gym.sim import BACKENDS, PHYSICAL
 from dexh2r_gym.sim.randomise import PHYSICS, Randomisation
 
 RENDER_MODES = ("rgb_array", "human")
@@ -29,6 +29,7 @@ _CHOICES = {
     "sampler": SAMPLERS,
     "control_mode": CONTROL_MODES,
     "alignment": ("env", "none"),
+    "ending": ("grasp", "hold"),
     "split": (*SPLITS, "all"),
     "reward_mode": REWARD_MODES,
 }
@@ -60,6 +61,7 @@ class HandoverOptions:
     randomisation: Randomisation | None = None
     control_mode: str = "absolute"
     alignment: str = "env"
+    ending: str = "grasp"
     replays: str | Path = "mini"
     split: str = "train"
     reward_mode: str = "dense"
@@ -82,6 +84,11 @@ class HandoverOptions:
         if self.randomisation is not None and self.randomisation.physics:
             drawn = [name for name in PHYSICS if getattr(self.randomisation, name) > 0]
             self._needs_physics(f"randomisation of {', '.join(drawn)}")
+        if self.ending == "hold" and self.backend not in PHYSICAL:
+            raise ValueError(
+                f"backend {self.backend!r} has no physics in which an object could be held; ending='hold' needs one of "
+                f"{', '.join(PHYSICAL)}"
+            )
         parse_obs_mode(self.obs_mode)
         find_cameras(self.cloud_cameras)
         find_cameras(self.cameras, self.image_size)
@@ -95,8 +102,8 @@ class HandoverOptions:
             )
 
     def _needs_physics(self, what: str) -> None:
-        if self.backend not in PHYSICAL_BACKENDS:
-            raise ValueError(f"backend {self.backend!r} cannot do {what}; these can: {', '.join(PHYSICAL_BACKENDS)}")
+        if self.backend not in PHYSICAL:
+            raise ValueError(f"backend {self.backend!r} cannot do {what}; these can: {', '.join(PHYSICAL)}")
 
 
 def make_options(options: dict[str, Any]) -> HandoverOptions:

@@ -11,6 +11,7 @@ REACHED_BONUS = 10.0
 DEPTH_WEIGHT = 20.0  # per metre of penetration and frame
 FORCE_WEIGHT = 0.002  # per newton on the giver and frame
 TIME_COST = 0.01  # per frame
+HELD_BONUS = 10.0
 
 
 def progress(d_before: Tensor, d: Tensor) -> Tensor:
@@ -25,6 +26,12 @@ def dense(d_before: Tensor, d: Tensor, reached: Tensor, depth: Tensor, giver_for
     return gain - DEPTH_WEIGHT * depth - FORCE_WEIGHT * giver_force - TIME_COST
 
 
-def sparse(reached: Tensor) -> Tensor:
-    """1 in the frame in which the goal pose is reached, else 0. (B,)."""
-    return reached.to(torch.float64)
+def dense_handover(held: Tensor, giver_force: Tensor) -> Tensor:
+    """Once the grasp is reached: a bonus where the object has proved to be held (B,), less the force on the giver."""
+    return HELD_BONUS * held - FORCE_WEIGHT * giver_force
+
+
+def sparse(done: Tensor) -> Tensor:
+    """1 in the frame in which the goal pose is reached, or with ending "hold" the object has proved to be held, else 0.
+    (B,)."""
+    return done.to(torch.float64)

@@ -26,8 +26,10 @@ from dexh2r_gym.envs import control, rewards
 from dexh2r_gym.envs.observer import Frame, Observer
 from dexh2r_gym.envs.options import HandoverOptions
 from dexh2r_gym.envs.own_grasp import Hands, OwnGrasps
+from dexh2r_gym.envs.receive import Outcome, Phase, Receive, max_frames
 from dexh2r_gym.envs.recordings import Recordings
 from dexh2r_gym.envs.trace import EpisodeTrace
+from dexh2r_gym.envs.ways_out import WaysOut
 from dexh2r_gym.hand import OPEN_HAND
 from dexh2r_gym.metrics import approach_metrics, hand_object_depth, released_depth
 from dexh2r_gym.objects import ObjectBatch
@@ -36,10 +38,13 @@ from dexh2r_gym.render import SceneRenderer
 from dexh2r_gym.replay import Replay, ReplayStore
 from dexh2r_gym.replay.validate import MAX_GOALS
 from dexh2r_gym.rotations import pose_integrate, pose_inverse, pose_multiply
+from dexh2r_gym.safety import safety_metrics
 from dexh2r_gym.sensing.calibration import calibration
-from dexh2r_gym.sim import make_simulator
+from dexh2r_gym.sim import PHYSICAL, make_simulator
 from dexh2r_gym.sim.randomise import PHYSICS, draw_factors
-from dexh2r_gym.types import EpisodeStatus, SceneState, join_hand_state, split_hand_state
+from dexh2r_gym.types import NUM_GIVER_JOINTS, EpisodeStatus, SceneState, join_hand_state, split_hand_state
+
+TOUCHED = ("giver_force", "giver_peak", "giver_impulse", "contact_speed", "load")  # of a `SceneState`
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,10 @@ class HandoverTask:
         self.arm = ArmRobot(num_worlds, 1.0 / self.fps) if options.robot == "ur10e" else None
         self._trace = EpisodeTrace(num_worlds)
         self._own_grasps = OwnGrasps(num_worlds, options.num_threads)
+        self._receive = Receive(num_worlds, 1.0 / self.fps)
+        self._ways_out = WaysOut(num_worlds, 1.0 / self.fps)
+        self._giver_bones = torch.zeros(num_worlds, NUM_GIVER_JOINTS, 7, dtype=torch.float64)
+        self.reached = torch.zeros(num_worlds, dtype=torch.bool)
         self._trial = torch.zeros(num_worlds, dtype=torch.long)
         self.running_ids = np.full(num_worlds, None, dtype=object)
         self._goal = torch.zeros(num_worlds, dtype=torch.long)
@@ -112,21 +121,28 @@ class HandoverTask:
     def goals_now(self) -> Goals:
         """All goal grasps of every world, for agents that are allowed to look."""
         rec, trial = self._recordings, self._trial
-        row = rec.offset[trial] + self.time
+        row = self._row()
         return Goals(
             pose=rec.goal_pose[trial],
             joints=rec.goal_joints[trial],
             free=rec.goal_free[row],
             free_at_end=rec.goal_free[rec.offset[trial] + rec.length[trial] - 1],
-            giver_joints=rec.giver_bones[row, :, :3],
+            giver_joints=self._giver_bones[..., :3],
             object_index=rec.object_index[trial],
             objects=rec.objects,
         )
 
+    def recorded(self, worlds: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
+        """What the recordings of worlds (n,) show in frames time (n, F), for agents that are allowed to know: object
+        poses (n, F, 7) and the giver's joints (n, F, 16, 3). The last frame lasts."""
+        rec, trial = self._recordings, self._trial[worlds, None]
+        row = rec.offset[trial] + time.minimum(rec.length[trial] - 1)
+        return rec.object_pose[row], rec.giver_bones[row][..., :3]
+
     def picture(self, renderer: SceneRenderer, world: int, *, window: bool = False) -> np.ndarray | None:
         """Draw one world: (H, W, 3) uint8, or in a window."""
         rec, trial = self._recordings, int(self._trial[world])
-        bones = rec.giver_bones[rec.offset[trial] + self.time[world]]
+        bones = self._giver_bones[world]
         return (renderer.show if window else renderer.draw)(
             self.scene, world, rec.object_of(trial), rec.givers[trial], bones
         )
@@ -134,7 +150,7 @@ class HandoverTask:
     def annotate(self, picture: np.ndarray, world: int) -> np.ndarray:
         """A picture (H, W, 3) uint8 of this world with d, phase, penetration and force written into it."""
         status = EpisodeStatus(int(self.status[world]))
-        running = "alignment" if self.aligning[world] else "approach"
+        running = Phase(int(self.phase[world])).name.lower()
         return draw_overlay(
             picture,
             frame=int(self.time[world]),
@@ -171,7 +187,11 @@ class HandoverTask:
         self._stalled[worlds], self._given_up[worlds] = 0, False
         self.status[worlds] = EpisodeStatus.RUNNING
         self._command_pose[worlds], self._command_joints[worlds] = hand_pose, joints
-        self._trace.start(worlds, int(rec.length[trial].max()))
+        after = max_frames(self.fps) if self.options.ending == "hold" else 0
+        self._trace.start(worlds, int(rec.length[trial].max()) + after)
+        self._receive.forget(worlds)
+        self.reached[worlds] = False
+        self._giver_bones[worlds] = rec.giver_bones[row]
         self._own_grasps.begin(worlds)
         started = torch.zeros_like(self.aligning)
         started[worlds] = True
@@ -187,22 +207,41 @@ class HandoverTask:
         pose, joints = control.hand_target(
             action, self._command_pose, self._command_joints, self.options.control_mode, limits, dt
         )
-        aligning = self.aligning & on
+        aligning = self.aligning & on & ~self.reached
         if aligning.any():
             w = aligning.nonzero().squeeze(1)
             pose[w], joints[w] = self._align(w)
+        receiving = self._receive.phase > 0
+        if (r := (receiving & on).nonzero().squeeze(1)).numel():
+            pose[r], joints[r] = self._receive.command(r, self.scene)
         if self.arm is not None:
             pose = self.arm.follow(pose, on)
         self._command_pose = torch.where(on[:, None], pose, self._command_pose)
         self._command_joints = torch.where(on[:, None], joints, self._command_joints)
         self.time = torch.where(on, self.time + 1, self.time)
-        row = rec.offset[self._trial] + self.time
-        self._sim.step(self._command_pose, self._command_joints, rec.object_pose[row], rec.giver_bones[row], on)
+        row = self._row()
+        self._move_givers(row, on)
+        held = self._receive.held
+        self._sim.step(self._command_pose, self._command_joints, rec.object_pose[row], self._giver_bones, on, held)
         self._look(on)
-        reached = on & (self.status == EpisodeStatus.REACHED)
+        reached = on & self.reached & ~receiving
+        kept = on & (self._receive.outcome == Outcome.HELD)
         if self.options.reward_mode == "sparse":
-            return rewards.sparse(reached)
-        return torch.where(on, rewards.dense(d_before, self.d, reached, self.depth, self.scene.giver_force), 0.0)
+            return rewards.sparse(kept if self.options.ending == "hold" else reached)
+        force = self.scene.giver_force
+        reward = rewards.dense(d_before, self.d, reached, self.depth, force)
+        reward = torch.where(receiving, rewards.dense_handover(kept, force), reward)
+        return torch.where(on, reward, 0.0)
+
+    def _row(self) -> Tensor:
+        """Of each world (B,), the row of the recordings that it is at: the last one once the recording has ended."""
+        rec, trial = self._recordings, self._trial
+        return rec.offset[trial] + self.time.minimum(rec.length[trial] - 1)
+
+    def _move_givers(self, row: Tensor, on: Tensor) -> None:
+        """Givers where the recording has them, or on their way out."""
+        self._giver_bones = torch.where(on[:, None, None], self._recordings.giver_bones[row], self._giver_bones)
+        self._ways_out.follow(on & ~self._receive.held, self._receive.since_release, self._giver_bones)
 
     def _align(self, w: Tensor) -> tuple[Tensor, Tensor]:
         """The next command of goal pose alignment in worlds w (n,), with its collision check (section 4.3).
@@ -236,16 +275,22 @@ class HandoverTask:
         poses, closings = (torch.stack(parts) for parts in zip(*candidates, strict=True))
         return poses[choice, rows], closings[choice, rows]
 
+    @property
+    def phase(self) -> Tensor:
+        """What each world is at, (B,) `Phase`."""
+        return torch.where(self._receive.phase > 0, self._receive.phase, self.aligning.long())
+
     def _look(self, on: Tensor) -> None:
         """Goals, d, depth and status of the worlds that moved, and their frame of the trace."""
         self.observer.move(on)
         w = on.nonzero().squeeze(1)
+        receiving = self._receive.phase[w] > 0
         rec, scene, trial, time, aligning = self._recordings, self.scene, self._trial[w], self.time[w], self.aligning[w]
         hand_pose, object_pose = scene.hand_pose[w], scene.object_pose[w]
         if self.arm is not None:
-            self.arm.look(w, object_pose, rec.giver_bones[rec.offset[trial] + time])
+            self.arm.look(w, object_pose, self._giver_bones[w])
         hand_in_object = pose_multiply(pose_inverse(object_pose), hand_pose)
-        free = rec.goal_free[rec.offset[trial] + time]
+        free = rec.goal_free[self._row()[w]]
         free = free & ~self._given_up[w, : free.shape[1]]
         goal, d = nearest_goal(hand_in_object, rec.goal_pose[trial], free)
         hand_state = join_hand_state(hand_pose, scene.hand_joints[w])
@@ -255,22 +300,56 @@ class HandoverTask:
             # alignment has not ended before the fingers were told to close
             open_by = (rec.goal_joints[trial, goal] - self._command_joints[w]).abs().amax(dim=-1)
             reached &= aligning & (open_by < CLOSED_ANGLE)
-        else:
-            reached |= self._own_grasp(w, hand_in_object, depth)
+        elif (own := ~receiving).any():
+            reached[own] |= self._own_grasp(w[own], hand_in_object[own], depth[own])
         timeout = torch.where(aligning, EpisodeStatus.TIMEOUT_ALIGNMENT, EpisodeStatus.TIMEOUT_APPROACH)
         status = torch.where(time >= rec.length[trial] - 1, timeout, EpisodeStatus.RUNNING)
         status = torch.where(reached, EpisodeStatus.REACHED, status)
         status = torch.where(scene.diverged[w], EpisodeStatus.DIVERGED, status)
-        force = scene.giver_force[w]
-        self._trace.append(w, hand_state=hand_state, object_pose=object_pose, d=d, depth=depth, giver_force=force)
+        touch = {name: getattr(scene, name)[w] for name in TOUCHED}
+        phase = self.phase[w]
+        self._trace.append(w, hand_state=hand_state, object_pose=object_pose, d=d, depth=depth, phase=phase, **touch)
+        status = torch.where(receiving, EpisodeStatus.RUNNING, status)
+        self.reached[w] |= reached & (status == EpisodeStatus.REACHED)
+        self._trace.approach_frames[w] = torch.where(receiving, self._trace.approach_frames[w], self._trace.length[w])
+        if receiving.any():
+            self._take_over(w[receiving])
+            status = torch.where(receiving & self._receive.over[w], EpisodeStatus.REACHED, status)
+        begins = ~receiving & (status == EpisodeStatus.REACHED)
+        if self.options.ending == "hold" and begins.any():
+            self._begin_to_receive(w[begins], goal[begins])
+            status[begins] = EpisodeStatus.RUNNING
         # a new tensor each: what was handed out before stays as it was
         self._goal = self._goal.index_put((w,), goal)
         self.d, self.depth = self.d.index_put((w,), d), self.depth.index_put((w,), depth)
         self.status = self.status.index_put((w,), status)
         if self.options.alignment == "env":
-            begins = w[~aligning & (d < START_DISTANCE[self.options.mode]) & (status == EpisodeStatus.RUNNING)]
+            begins = w[
+                ~aligning & ~receiving & (d < START_DISTANCE[self.options.mode]) & (status == EpisodeStatus.RUNNING)
+            ]
             self.aligning[begins] = True
             self._trace.alignment_begin[begins] = self.time[begins] + 1
+
+    def _begin_to_receive(self, w: Tensor, goal: Tensor) -> None:
+        """The hands of worlds w (n,) have reached a grasp: goals (n,) of the pool, if the environment aligned them."""
+        rec, trial, object_pose = self._recordings, self._trial[w], self.scene.object_pose[w]
+        command = self._command_pose[w], self._command_joints[w]
+        grasp = rec.goal_pose[trial, goal], rec.goal_joints[trial, goal]
+        if self.options.alignment == "none":
+            grasp = pose_multiply(pose_inverse(object_pose), command[0]), command[1]
+        index, late = rec.object_index[trial], torch.zeros_like(w)
+        self._receive.begin(w, command, grasp, object_pose, rec.objects, index, late)
+        if self._factors is not None:
+            self._receive.weigh(w, self._factors[w, PHYSICS.index("mass")])
+        self._sim.grip(w)
+
+    def _take_over(self, w: Tensor) -> None:
+        """What the frame brought in worlds w (n,) whose hands are about to receive the object."""
+        let_go = self._receive.look(w, self.scene, self._command_pose[w], self.time[w])
+        for world in let_go.tolist():
+            trial = int(self._trial[world])
+            obj, giver = self._recordings.object_of(trial), self._recordings.givers[trial]
+            self._ways_out.begin(world, giver, self._giver_bones[world], self.scene, obj)
 
     def _own_grasp(self, w: Tensor, hand_in_object: Tensor, depth: Tensor) -> Tensor:
         """Whether the hands of worlds w (n,) hold the object, in a grasp of the pool or not, (n,) bool."""
@@ -281,7 +360,7 @@ class HandoverTask:
             told_pose=pose_multiply(from_world, self._command_pose[w]),
             told_joints=self._command_joints[w],
             depth=depth,
-            giver_bones=pose_multiply(from_world[:, None], rec.giver_bones[rec.offset[trial] + self.time[w]]),
+            giver_bones=pose_multiply(from_world[:, None], self._giver_bones[w]),
         )
         givers = [rec.givers[i] for i in trial.tolist()]
         return self._own_grasps.hold(w, hands, rec.object_index[trial], rec.objects, givers)
@@ -294,19 +373,20 @@ class HandoverTask:
         return self.observer.observe(
             Frame(
                 scene=self.scene,
-                giver_bones=rec.giver_bones[rec.offset[trial] + self.time],
+                giver_bones=self._giver_bones,
                 goal_pose=rec.goal_pose[trial, self._goal],
                 goal_joints=rec.goal_joints[trial, self._goal],
                 d=self.d,
                 aligning=self.aligning,
-                progress=self.time / (rec.length[trial] - 1).clamp_min(1),
+                progress=(self.time / (rec.length[trial] - 1).clamp_min(1)).clamp_max(1.0),
                 time=self.time,
             )
         )
 
     def metrics(self, worlds: Tensor) -> dict[str, Tensor]:
-        """Scores of the finished episodes of worlds (n,): `dexh2r_gym.metrics`, max_giver_force (N), end_frame."""
-        trace, length = self._trace, self._trace.length[worlds]
+        """Scores of the finished episodes of worlds (n,): `dexh2r_gym.metrics`, max_giver_force (N), end_frame, with
+        physics `dexh2r_gym.safety`, with ending "hold" `Receive.results`."""
+        trace, length = self._trace, self._trace.approach_frames[worlds]
         longest = int(length.max())
         released = None
         if self.options.released_metrics:
@@ -318,12 +398,20 @@ class HandoverTask:
             depth=trace.depth[worlds, :longest],
             palm=trace.hand_state[worlds, :longest, :3],
             length=length,
-            reached=self.status[worlds] == EpisodeStatus.REACHED,
+            reached=self.reached[worlds],
             alignment_begin=trace.alignment_begin[worlds],
             released_depth=released,
         )
-        force = torch.where(torch.arange(longest) < length[:, None], trace.giver_force[worlds, :longest], 0.0)
-        return scores | {"max_giver_force": force.amax(dim=1), "end_frame": length - 1} | self._circumstances(worlds)
+        whole = trace.length[worlds]
+        last = int(whole.max())
+        force = torch.where(torch.arange(last) < whole[:, None], trace.giver_force[worlds, :last], 0.0)
+        scores |= {"max_giver_force": force.amax(dim=1), "end_frame": length - 1}
+        if self.options.backend in PHYSICAL:
+            peak, impulse, speed = (getattr(trace, name)[worlds, :last] for name in TOUCHED[1:4])
+            scores |= safety_metrics(peak, impulse, speed, whole, 1.0 / self.fps)
+        if self.options.ending == "hold":
+            scores |= self._receive.results(worlds)
+        return scores | self._circumstances(worlds)
 
     def _circumstances(self, worlds: Tensor) -> dict[str, Tensor]:
         """What the randomisation drew and the arm could not do, where there are such, in worlds (n,): (n,) each."""
@@ -348,4 +436,16 @@ class HandoverTask:
             "alignment_begin": int(trace.alignment_begin[world]),
             **{name: float(value) for name, value in self._circumstances(torch.tensor([world])).items()},
             **({} if self.arm is None else {"arm_reason": self.arm.reason(world)}),
+            "approach_frames": int(trace.approach_frames[world]),
+            "giver_bones": self._bones_of(world, length),
+            **self._receive.record(world),
         }
+
+    def _bones_of(self, world: int, length: int) -> np.ndarray:
+        """Where the giver's bones were in the frames of the last episode, (length, 16, 7) float32."""
+        rec, trial, release = self._recordings, int(self._trial[world]), int(self._receive.release_frame[world])
+        rows = torch.arange(length).clamp_max(int(rec.length[trial]) - 1)
+        bones = rec.giver_bones[int(rec.offset[trial]) + rows]
+        if release >= 0:
+            bones[release + 1 :] = self._ways_out.of(world, torch.arange(length - release - 1))
+        return bones.float().numpy()

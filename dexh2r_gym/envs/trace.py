@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dexh2r_gym.types import HAND_STATE_SIZE
+from dexh2r_gym.types import GIVER_PARTS, HAND_STATE_SIZE
 
 
 class EpisodeTrace:
@@ -13,10 +13,23 @@ class EpisodeTrace:
 
     Attributes:
         hand_state (B, T, 28), object_pose (B, T, 7), d (B, T) metres, depth (B, T) metres mesh-exact,
-        giver_force (B, T) newtons; length (B,) frames written; alignment_begin (B,) frame or -1.
+        giver_force (B, T) newtons; phase (B, T) `envs.receive.Phase`; giver_peak (B, T, 6) N,
+        giver_impulse (B, T, 6) N s, contact_speed (B, T) m/s and load (B, T, 3) N as in `SceneState`.
+        length (B,) frames written; alignment_begin (B,) frame or -1; approach_frames (B,) those up to the grasp.
     """
 
-    SIZES = (("hand_state", (HAND_STATE_SIZE,)), ("object_pose", (7,)), ("d", ()), ("depth", ()), ("giver_force", ()))
+    SIZES = (
+        ("hand_state", (HAND_STATE_SIZE,)),
+        ("object_pose", (7,)),
+        ("d", ()),
+        ("depth", ()),
+        ("giver_force", ()),
+        ("phase", ()),
+        ("giver_peak", (len(GIVER_PARTS),)),
+        ("giver_impulse", (len(GIVER_PARTS),)),
+        ("contact_speed", ()),
+        ("load", (3,)),
+    )
 
     def __init__(self, num_worlds: int):
         self.hand_state: Tensor
@@ -24,10 +37,16 @@ class EpisodeTrace:
         self.d: Tensor
         self.depth: Tensor
         self.giver_force: Tensor
+        self.phase: Tensor
+        self.giver_peak: Tensor
+        self.giver_impulse: Tensor
+        self.contact_speed: Tensor
+        self.load: Tensor
         for name, size in self.SIZES:
             setattr(self, name, torch.zeros(num_worlds, 0, *size, dtype=torch.float64))
         self.length = torch.zeros(num_worlds, dtype=torch.long)
         self.alignment_begin = torch.full((num_worlds,), -1, dtype=torch.long)
+        self.approach_frames = torch.zeros(num_worlds, dtype=torch.long)
 
     def start(self, worlds: Tensor, num_frames: int) -> None:
         """Begin new episodes in worlds (n,), of at most num_frames frames."""

@@ -17,7 +17,7 @@ _FINGERS = ("FF", "MF", "RF", "LF", "TH")
 
 
 def tighten(
-    objects: ObjectModel | Sequence[ObjectModel],
+    objects: ObjectModel | Sequence[ObjectModel] | ObjectBatch,
     palm_pose: Tensor,
     joints: Tensor,
     *,
@@ -31,7 +31,9 @@ def tighten(
 
     index: (G,) long, the object of each grasp; None: all hold the first.
     """
-    batch = ObjectBatch((objects,) if isinstance(objects, ObjectModel) else tuple(objects))
+    if isinstance(objects, ObjectModel):
+        objects = (objects,)
+    batch = objects if isinstance(objects, ObjectBatch) else ObjectBatch(tuple(objects))
     index = torch.zeros(len(joints), dtype=torch.long) if index is None else index
     with torch.enable_grad():
         moving = joints.detach().float().requires_grad_()

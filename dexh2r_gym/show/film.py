@@ -11,7 +11,6 @@ import imageio.v2 as imageio
 import numpy as np
 from numpy.typing import NDArray
 
-from dexh2r_gym.replay import Replay
 from dexh2r_gym.show.timeline import Timeline
 
 SIZE = (640, 480)  # of a video's frame, pixels: width, height
@@ -20,11 +19,11 @@ SHEET_SIZE = (400, 300)  # of each of them, with the gap to the next
 GAP = 4  # pixels
 
 
-def film(replay: Replay, path: str | Path, *, progress: Callable[[Iterable[int]], Iterable[int]] = iter) -> Path:
-    """Draw a trial with its demonstration, or with the robot waiting where the trial has none.
+def film(timeline: Timeline, path: str | Path, *, progress: Callable[[Iterable[int]], Iterable[int]] = iter) -> Path:
+    """Draw a trial with its demonstration, or with the robot waiting where the trial has none; or a run's episode.
 
     Args:
-        replay: the trial.
+        timeline: of the trial or episode.
         path: `.mp4` for a video in real time, `.png` for a sheet of twelve moments. Replaced if it exists, and never
             left half written.
         progress: wraps the numbers of the frames, for instance `tqdm`.
@@ -43,7 +42,7 @@ def film(replay: Replay, path: str | Path, *, progress: Callable[[Iterable[int]]
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".partial_{path.name}")
     try:
-        writers[path.suffix.lower()](Timeline.of(replay), partial, progress)
+        writers[path.suffix.lower()](timeline, partial, progress)
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)

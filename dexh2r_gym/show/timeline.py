@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dexh2r_gym.alignment import nearest_goal
+from dexh2r_gym.envs.receive import Phase
 from dexh2r_gym.giver import GiverHand
 from dexh2r_gym.replay import Replay
 from dexh2r_gym.rotations import pose_inverse, pose_multiply
-from dexh2r_gym.types import EpisodeStatus, SceneState, split_hand_state
+from dexh2r_gym.types import GIVER_PARTS, EpisodeStatus, SceneState, split_hand_state
 
 SAME = 1e-5  # m and rad by which an episode's first frame may differ from its replay's
 
@@ -50,6 +51,10 @@ class Timeline:
             object_pose=replay.object_pose,
             object_velocity=still[:, :6],
             giver_force=still[:, 0],
+            giver_peak=still[:, : len(GIVER_PARTS)],
+            giver_impulse=still[:, : len(GIVER_PARTS)],
+            contact_speed=still[:, 0],
+            load=still[:, :3],
             diverged=torch.zeros(frames, dtype=torch.bool),
         )
         return cls(replay, giver, giver.bone_poses(replay.giver), hand_state, scene)
@@ -66,18 +71,21 @@ class Timeline:
                 "made with (--replays)"
             )
         frames = len(record["depth"])
+        rows = torch.arange(frames).clamp_max(replay.num_frames - 1)  # the physical handover outlasts the recording
         as_replay = dataclasses.replace(
             replay,
             num_frames=frames,
             object_pose=torch.from_numpy(record["object_pose"]),
-            giver=replay.giver[:frames],
-            goal_free=replay.goal_free[:frames],
+            giver=replay.giver[rows],
+            goal_free=replay.goal_free[rows],
             demo=torch.from_numpy(record["hand_state"]),
             has_demo=True,
         )
         timeline = cls.of(as_replay)
-        scene = dataclasses.replace(timeline.scene, giver_force=torch.from_numpy(record["giver_force"]))
-        return dataclasses.replace(timeline, scene=scene, record=record)
+        touched = ("giver_force", "giver_peak", "giver_impulse", "contact_speed", "load")
+        scene = dataclasses.replace(timeline.scene, **{name: torch.from_numpy(record[name]) for name in touched})
+        bones = torch.from_numpy(record["giver_bones"]).double()
+        return dataclasses.replace(timeline, scene=scene, bones=bones, record=record)
 
     def nearest(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Index (T,) of the goal that the robot is nearest to, -1 where none is free, and the distance d (T,) of the
@@ -103,7 +111,7 @@ class Timeline:
         assert self.record is not None, "a replay has no phases"
         if t == self.replay.num_frames - 1:
             return status_words(str(self.record["status"]))
-        return "approach" if t < self.alignment_begin else "alignment"
+        return Phase(int(self.record["phase"][t])).name.lower()
 
 
 def status_words(status: str) -> str:
@@ -117,8 +125,8 @@ def _stranger(replay: Replay, record: Mapping[str, NDArray]) -> str | None:
     """Why the record cannot be of this trial."""
     if str(record["object"]) != replay.object:
         return f"its object is {str(record['object'])!r}, here {replay.object!r}"
-    if len(record["depth"]) > replay.num_frames:
-        return f"it has {len(record['depth'])} frames, the replay {replay.num_frames}"
+    if record["approach_frames"] > replay.num_frames:
+        return f"its approach has {record['approach_frames']} frames, the replay {replay.num_frames}"
     starts = ((record["object_pose"], replay.object_pose[0]), (record["hand_state"], replay.hand_start))
     if not all(np.allclose(recorded[0], start.numpy(), atol=SAME) for recorded, start in starts):
         return "it begins elsewhere"

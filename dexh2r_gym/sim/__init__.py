@@ -15,7 +15,7 @@ from dexh2r_gym.objects import ObjectModel
 from dexh2r_gym.types import SceneState
 
 BACKENDS = ("mujoco", "kinematic")
-PHYSICAL_BACKENDS = ("mujoco",)  # those with contact forces
+PHYSICAL = ("mujoco",)  # those in which an object that is let go falls
 
 
 class Simulator(Protocol):
@@ -39,10 +39,22 @@ class Simulator(Protocol):
         factors: (n, 3) of friction, mass and strength, see `dexh2r_gym.sim.randomise`; without effect in `kinematic`.
         """
 
-    def step(self, hand_pose: Tensor, joints: Tensor, object_pose: Tensor, giver_bones: Tensor, active: Tensor) -> None:
+    def grip(self, worlds: Tensor) -> None:
+        """From now on, until they are reset, friction in worlds (n,) is solved as closely as a firm grip needs."""
+
+    def step(
+        self,
+        hand_pose: Tensor,
+        joints: Tensor,
+        object_pose: Tensor,
+        giver_bones: Tensor,
+        active: Tensor,
+        held: Tensor,
+    ) -> None:
         """Advance the active worlds (B,) by one frame, towards targets that hold at its end.
 
         hand_pose (B, 7), joints (B, 22): commanded. object_pose (B, 7), giver_bones (B, 16, 7): recorded.
+        held (B,) bool: whether the giver still holds the object.
         """
 
 

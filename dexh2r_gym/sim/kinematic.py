@@ -10,7 +10,7 @@ from torch import Tensor
 from dexh2r_gym.giver import GiverHand
 from dexh2r_gym.objects import ObjectModel
 from dexh2r_gym.rotations import pose_velocity
-from dexh2r_gym.types import HAND_STATE_SIZE, NUM_JOINTS, SceneState
+from dexh2r_gym.types import GIVER_PARTS, HAND_STATE_SIZE, NUM_JOINTS, SceneState
 
 
 class KinematicSimulator:
@@ -26,6 +26,10 @@ class KinematicSimulator:
             object_pose=identity.clone(),
             object_velocity=identity.new_zeros(num_worlds, 6),
             giver_force=identity.new_zeros(num_worlds),
+            giver_peak=identity.new_zeros(num_worlds, len(GIVER_PARTS)),
+            giver_impulse=identity.new_zeros(num_worlds, len(GIVER_PARTS)),
+            contact_speed=identity.new_zeros(num_worlds),
+            load=identity.new_zeros(num_worlds, 3),
             diverged=torch.zeros(num_worlds, dtype=torch.bool),
         )
 
@@ -45,7 +49,18 @@ class KinematicSimulator:
         s.hand_velocity[worlds] = 0
         s.object_velocity[worlds] = 0
 
-    def step(self, hand_pose: Tensor, joints: Tensor, object_pose: Tensor, giver_bones: Tensor, active: Tensor) -> None:
+    def grip(self, worlds: Tensor) -> None:
+        """Nothing to do: nothing slips here."""
+
+    def step(
+        self,
+        hand_pose: Tensor,
+        joints: Tensor,
+        object_pose: Tensor,
+        giver_bones: Tensor,
+        active: Tensor,
+        held: Tensor,
+    ) -> None:
         s, on = self.state, active[:, None]
         palm = pose_velocity(s.hand_pose, hand_pose, self._dt)
         velocity = torch.cat((palm, (joints - s.hand_joints) / self._dt), dim=-1)

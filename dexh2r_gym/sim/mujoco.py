@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import mujoco
@@ -16,9 +17,16 @@ from dexh2r_gym.objects import ObjectModel
 from dexh2r_gym.rotations import quat_conjugate, quat_from_axis_angle, quat_multiply, quat_rotate, quat_to_axis_angle
 from dexh2r_gym.scene import OBJECT_WELD_IMPEDANCE, OBJECT_WELD_TIME, SUBSTEPS_PER_SECOND, scene_model
 from dexh2r_gym.sim.randomise import randomised_model
-from dexh2r_gym.types import NUM_GIVER_JOINTS, SceneState
+from dexh2r_gym.types import GIVER_PARTS, NUM_GIVER_JOINTS, SceneState
 
 OBJECT_LEAD_TIME = 2 * OBJECT_WELD_IMPEDANCE * OBJECT_WELD_TIME  # damping over stiffness of the weld
+_TOUCH: dict[str, tuple[int, ...]] = {
+    "giver_force": (),
+    "giver_peak": (len(GIVER_PARTS),),
+    "giver_impulse": (len(GIVER_PARTS),),
+    "contact_speed": (),
+    "load": (3,),
+}
 MAX_SPEED = 100.0  # m/s or rad/s; a body faster than this is not physics any more
 _CONTROL = mujoco.mjtState.mjSTATE_CTRL | mujoco.mjtState.mjSTATE_MOCAP_POS | mujoco.mjtState.mjSTATE_MOCAP_QUAT
 
@@ -63,13 +71,22 @@ class MujocoSimulator:
         servo = [int(model.body(name).mocapid[0]) for name in ("rh_target", "object_target")]
         self._mocap = torch.tensor(servo + giver_mocap_ids(model).tolist())
         self._lead = torch.tensor([BASE_LEAD_TIME, OBJECT_LEAD_TIME] + [0.0] * NUM_GIVER_JOINTS, dtype=torch.float64)
-        sensors = [int(model.sensor(f"giver_force_{i}").adr[0]) for i in range(NUM_GIVER_JOINTS)]
-        self._force = (torch.tensor(sensors)[:, None] + torch.arange(3)).flatten()
+
+        def sensed(names: list[str]) -> Tensor:
+            adr = torch.tensor([int(model.sensor(name).adr[0]) for name in names])
+            return (adr[:, None] + torch.arange(3)).flatten()
+
+        self._force_s = sensed([f"giver_force_{i}" for i in range(NUM_GIVER_JOINTS)])
+        self._speed_s = sensed([f"giver_speed_{i}" for i in range(NUM_GIVER_JOINTS)])
+        self._load_s = sensed(["load"])
+        self._weld = batch.bind("eq_active")  # (n, equalities); `object_held` is the only one
         # where each mocap body was told to be at the end of the last frame, and the joints: (n, 18, 7), (n, 22)
         self._last_mocap = torch.zeros(n, len(self._mocap), 7, dtype=torch.float64)
         self._last_mocap[..., 3] = 1
         self._last_joints = torch.zeros(n, len(JOINT_NAMES), dtype=torch.float64)
-        self._giver_force = torch.zeros(n, dtype=torch.float64)
+        self._touch = {
+            name: torch.zeros(n, *size, dtype=torch.float64) for name, size in _TOUCH.items()
+        }  # contacts of the last frame, as `SceneState` has them
         self._diverged = torch.zeros(n, dtype=torch.bool)
 
     def reset(
@@ -104,16 +121,39 @@ class MujocoSimulator:
         self._mocap_pos[worlds[:, None], self._mocap] = poses[..., :3]
         self._mocap_quat[worlds[:, None], self._mocap] = poses[..., 3:]
         self._ctrl[worlds[:, None], self._joint_u] = self._last_joints[worlds]
-        self._giver_force[worlds] = 0
+        for value in self._touch.values():
+            value[worlds] = 0
         self._diverged[worlds] = False
         self._read_state()
 
-    def step(self, hand_pose: Tensor, joints: Tensor, object_pose: Tensor, giver_bones: Tensor, active: Tensor) -> None:
+    def grip(self, worlds: Tensor) -> None:
+        """See `dexh2r_gym.sim.Simulator`: cones as they are, and as many iterations as the solver asks for.
+
+        Cut short, or with pyramids for cones, it lets held objects creep out of the fingers.
+        """
+        assert self._batch is not None, "reset comes before grip"
+        for world in worlds.tolist():
+            model = self._models[world] = copy.copy(self._models[world])
+            model.opt.cone = mujoco.mjtCone.mjCONE_ELLIPTIC
+            model.opt.impratio, model.opt.tolerance = 10.0, 1e-6
+            model.opt.iterations, model.opt.ls_iterations = 100, 50
+        self._batch.set_models(self._models)
+
+    def step(
+        self,
+        hand_pose: Tensor,
+        joints: Tensor,
+        object_pose: Tensor,
+        giver_bones: Tensor,
+        active: Tensor,
+        held: Tensor,
+    ) -> None:
         assert self._batch is not None, "reset comes before step"
         ids = (active & ~self._diverged).nonzero().squeeze(1)
         if len(ids) == 0:
             return
         target = torch.cat((hand_pose[:, None], object_pose[:, None], giver_bones.to(hand_pose)), dim=1)[ids]
+        self._weld[ids.numpy(), 0] = held[ids].numpy()
         control = self._substep_controls(ids, target, joints[ids])
         due = self._clock[ids] + (self._num_substeps - 0.5) * self._dt / self._num_substeps
         try:
@@ -126,16 +166,26 @@ class MujocoSimulator:
             )
         except mujoco.batch.SimulationError as error:
             self._diverged[torch.as_tensor(np.asarray(error.ids, dtype=np.int64))] = True
-            self._giver_force[ids] = 0
+            for value in self._touch.values():
+                value[ids] = 0
         else:
-            force = torch.from_numpy(record["sensordata"])[..., self._force].unflatten(
-                -1, (-1, 3)
-            )  # (n, substeps, 16, 3)
-            self._giver_force[ids] = force.norm(dim=-1).sum(dim=-1).amax(dim=-1)
+            self._feel(ids, torch.from_numpy(record["sensordata"]))
         self._diverged[ids] |= self._clock[ids] < due  # a warning of MuJoCo's stops a world before the frame's end
         self._last_mocap[ids] = target
         self._last_joints[ids] = joints[ids]
         self._read_state()
+
+    def _feel(self, ids: Tensor, sensed: Tensor) -> None:
+        """The contacts of a frame of worlds ids (n,); sensed (n, substeps, sensors)."""
+        force = sensed[..., self._force_s].unflatten(-1, (-1, 3)).norm(dim=-1)  # (n, substeps, 16)
+        parts = torch.stack((force[..., 0], *force[..., 1:].unflatten(-1, (5, 3)).sum(-1).unbind(-1)), dim=-1)
+        touch = self._touch
+        touch["giver_force"][ids] = force.sum(dim=-1).amax(dim=-1)
+        touch["giver_peak"][ids] = parts.amax(dim=1)
+        touch["giver_impulse"][ids] = parts.sum(dim=1) * self._dt / self._num_substeps
+        speed = sensed[..., self._speed_s].unflatten(-1, (-1, 3)).norm(dim=-1)
+        touch["contact_speed"][ids] = speed.flatten(1).amax(dim=-1)
+        touch["load"][ids] = -sensed[..., self._load_s].mean(dim=1)  # the sensor says what the object does to the hand
 
     def _substep_controls(self, ids: Tensor, target: Tensor, joints: Tensor) -> Tensor:
         """Controls of every substep, (n, substeps, nu + 7 * nmocap), for worlds ids;
@@ -181,6 +231,6 @@ class MujocoSimulator:
             hand_velocity=sound(hand_velocity, None),
             object_pose=sound(thing, old and old.object_pose),
             object_velocity=sound(torch.cat((self._qvel[:, ov : ov + 3], thing_spin), dim=-1), None),
-            giver_force=self._giver_force.clone(),
+            **{name: value.clone() for name, value in self._touch.items()},
             diverged=self._diverged.clone(),
         )
