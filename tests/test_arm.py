@@ -224,7 +224,7 @@ def test_forearm_in_the_object_and_in_the_giver_is_seen():
     at = bones.clone()
     at[..., :3] += forearm - bones[:, :1, :3]
     for thing, hand, meets in ((there, bones + 9, True), (away, bones + 9, False), (away, at, True)):
-        hand = torch.cat((hand[..., :3], bones[..., 3:]), dim=-1)
+        hand = torch.cat((hand[..., :3], bones[..., 3:]), dim=-1)  # 9 m away, or with the wrist there
         assert surroundings.meet(torch.tensor([0]), frames, thing, hand).tolist() == [meets]
 
 

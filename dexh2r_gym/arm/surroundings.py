@@ -14,7 +14,8 @@ from dexh2r_gym.giver.capsules import NUM_CAPSULES
 from dexh2r_gym.objects import ObjectModel
 from dexh2r_gym.rotations import pose_apply
 
-_POINTS = 256  # of an object's surface
+_POINTS = 96  # of an object's surface: some 2 cm apart, the links are 4 to 6 cm thick
+_GIVER_RADIUS = 0.30  # m, about the wrist: holds any hand
 
 
 class Surroundings:
@@ -39,13 +40,21 @@ class Surroundings:
 
     def meet(self, worlds: Tensor, frames: ArmFrames, object_pose: Tensor, giver_bones: Tensor) -> Tensor:
         """Whether these n arms, of worlds (n,), do: (n,) bool. object_pose: (n, 7), giver_bones: (n, 16, 7)."""
-        bone = self._bone[worlds][..., None].expand(-1, -1, 7)
-        p0, p1 = pose_apply(giver_bones.gather(1, bone)[:, None], self._ends[worlds]).unbind(1)
-        meets = capsule_clearance(frames, p0, p1, self._thick[worlds]) < 0
-        middle = object_pose[:, None, :3]
-        near = (capsule_clearance(frames, middle, middle, self._radius[worlds]) < 0).nonzero().squeeze(1)
-        if len(near) > 0:  # of the object's ball: look at its surface
-            points = pose_apply(object_pose[near, None], self._points[worlds[near]])
+        meets = torch.zeros(len(worlds), dtype=torch.bool)
+        near = _near(frames, giver_bones[:, :1, :3], torch.full((len(worlds), 1), _GIVER_RADIUS).to(giver_bones))
+        if len(near) > 0:
+            w, close = worlds[near], ArmFrames(*(part[near] for part in frames))
+            bone = self._bone[w][..., None].expand(-1, -1, 7)
+            p0, p1 = pose_apply(giver_bones[near].gather(1, bone)[:, None], self._ends[w]).unbind(1)
+            meets[near] = capsule_clearance(close, p0, p1, self._thick[w]) < 0
+        near = _near(frames, object_pose[:, None, :3], self._radius[worlds])
+        if len(near) > 0:
             close = ArmFrames(*(part[near] for part in frames))
+            points = pose_apply(object_pose[near, None], self._points[worlds[near]])
             meets[near] |= capsule_clearance(close, points, points, points.new_zeros(points.shape[:2])) < 0
         return meets
+
+
+def _near(frames: ArmFrames, middle: Tensor, radius: Tensor) -> Tensor:
+    """Which arms meet the balls about (n, 1, 3) of radius (n, 1): (m,)."""
+    return (capsule_clearance(frames, middle, middle, radius) < 0).nonzero().squeeze(1)
