@@ -425,7 +425,7 @@ def test_worlds_of_other_objects_and_hands_step_side_by_side_and_report_force(ma
     simulator.reset(torch.arange(4), objects, hands, palm(0.5), joints, thing, bones)
     forces = []
     for away in torch.linspace(0.5, 0.0, 30).tolist():
-        simulator.step(palm(away), joints, thing, bones, everywhere)
+        simulator.step(palm(away), joints, thing, bones, everywhere, held=everywhere)
         forces.append(simulator.state.giver_force.clone())
     assert not simulator.state.diverged.any()
     force = torch.stack(forces)

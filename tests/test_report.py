@@ -12,7 +12,8 @@ from dexh2r_gym.run_folder import RunFolder
 
 CONFIG = {
     "evaluation": {
-        "agent": "scripted", "replays": "mini", "split": "test", "mode": "hard", "backend": "mujoco", "seed": 0
+        "agent": "scripted", "replays": "mini", "split": "test", "mode": "hard", "backend": "mujoco", "seed": 0,
+        "ending": "hold",
     },
     "replay_ids": ["s01/can/000", "s01/can/001", "s02/box/000", "s02/box/001"],
 }  # fmt: skip
@@ -36,6 +37,18 @@ def row(replay: str, succ: bool, pen_dep: float, released_frames: int = 0, false
         "missed_frames": 1,
         "false_depth_cm": 0.5 * false_frames,
         "deepest_false_cm": 7.0 * (false_frames > 0),
+        "giver_peak": [0.0, 150.0 * (pen_dep > 0.2), 10.0, 0.0, 0.0, 0.0],
+        "giver_impulse": [0.0, 2.0, 0.5, 0.0, 0.0, 0.0],
+        "contact_time": [0.0, 0.1, 0.3, 0.0, 0.0, 0.0],
+        "contact_speed": 0.4,
+        "safe_force": pen_dep < 0.2,
+        "held": succ and pen_dep < 0.2,
+        "outcome": ("HELD" if pen_dep < 0.2 else "DROPPED") if succ else "NOT_REACHED",
+        "release_time": 0.7 if succ else None,
+        "drop_time": 0.5 if succ and pen_dep > 0.2 else None,
+        "slip": 1.0 * succ,
+        "link_depth_cm": [0.0] * 17 + [0.4],
+        "link_frames": [0] * 17 + [3],
     }
 
 
@@ -108,9 +121,12 @@ def test_markdown_shows_the_numbers():
 def record(replay: str, frames: int = 3, **changes) -> dict:
     values = {
         "replay": replay, "object": "can", "subject": 1, "kind": "train", "mode": "hard", "fps": 30.0,
-        "status": "REACHED", "alignment_begin": -1,
+        "status": "REACHED", "alignment_begin": -1, "approach_frames": frames,
+        "outcome": "NOT_REACHED", "release_frame": -1, "drop_time": math.inf, "slip": 0.0,
         "hand_state": np.zeros((frames, 28)), "object_pose": np.zeros((frames, 7)),
         "d": np.full(frames, math.inf), "depth": np.zeros(frames), "giver_force": np.zeros(frames),
+        "phase": np.zeros(frames), "giver_peak": np.zeros((frames, 6)), "giver_impulse": np.zeros((frames, 6)),
+        "contact_speed": np.zeros(frames), "load": np.zeros((frames, 3)), "giver_bones": np.zeros((frames, 16, 7)),
     }  # fmt: skip
     return values | changes
 

@@ -20,6 +20,7 @@ import pytest
 import torch
 from scipy.spatial import cKDTree
 
+from dexh2r_gym.giver import GiverHand
 from dexh2r_gym.replay import Replay, ReplayStore
 from dexh2r_gym.rotations import pose_apply, pose_inverse
 from dexh2r_gym.run_folder import RunFolder
@@ -44,6 +45,7 @@ def record_of(replay: Replay, status: str = "REACHED", begin: int = BEGIN) -> di
     """An episode like the demonstration, with the object 10 cm to the side from frame 1 on; its numbers tell frames."""
     object_pose = replay.object_pose[:LENGTH].clone()
     object_pose[1:, 0] += 0.1
+    giver = GiverHand.from_mano(replay.giver, replay.side, replay.giver_model)
     hand_state = replay.demo[:LENGTH].clone()
     hand_state[0] = replay.hand_start
     time = np.arange(LENGTH, dtype=float)
@@ -58,6 +60,17 @@ def record_of(replay: Replay, status: str = "REACHED", begin: int = BEGIN) -> di
         "d": np.where(time == 7, np.inf, 0.4 - 0.01 * time),
         "depth": 0.001 * time,
         "giver_force": 2 * time,
+        "approach_frames": LENGTH,
+        "outcome": "NOT_REACHED",
+        "release_frame": -1,
+        "drop_time": np.inf,
+        "slip": 0.0,
+        "phase": (time >= begin) & (begin >= 0),
+        "giver_peak": np.zeros((LENGTH, 6)),
+        "giver_impulse": np.zeros((LENGTH, 6)),
+        "contact_speed": np.zeros(LENGTH),
+        "load": np.zeros((LENGTH, 3)),
+        "giver_bones": giver.bone_poses(replay.giver[:LENGTH]).numpy(),
     }
 
 
@@ -150,7 +163,7 @@ def test_an_episode_of_other_replays_is_refused(mini, change, words):
 
 def test_an_episode_longer_than_its_replay_is_refused(mini):
     short = dataclasses.replace(mini[0], num_frames=LENGTH - 1)
-    with pytest.raises(ValueError, match=f"it has {LENGTH} frames, the replay {LENGTH - 1}"):
+    with pytest.raises(ValueError, match=f"its approach has {LENGTH} frames, the replay {LENGTH - 1}"):
         Timeline.of_episode(short, record_of(mini[0]))
 
 

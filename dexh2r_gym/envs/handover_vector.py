@@ -87,7 +87,9 @@ class HandoverVectorEnv(VectorEnv[Any, Any, np.ndarray]):
 
     ## Rewards
     `dense`: 5 per metre of d gained, 10 on reaching the goal, -20 per metre of penetration and frame, -0.002 per
-    newton on the giver's hand and frame, -0.01 a frame. `sparse`: 1 on reaching the goal.
+    newton on the giver's hand and frame, -0.01 a frame. `sparse`: 1 on reaching the goal. With `ending="hold"` `dense`
+    goes on with -0.002 per newton and frame and 10 where the object has proved to be held, and `sparse` is 1 there
+    only.
 
     ## Starting state
     The hand stands open and at rest where the trial's recording starts, 0.4 to 0.7 m from the object in the open
@@ -104,13 +106,32 @@ class HandoverVectorEnv(VectorEnv[Any, Any, np.ndarray]):
     the stability test of the goal grasps (the object moves by less than 2 cm under each of six pushes,
     `dexh2r_gym.grasps.stability`). It is tested once for each time that the hand comes to rest.
 
+    With `ending="hold"` the episode goes on when a grasp is reached, actions are ignored, and the recording plays on to
+    its end. The fingers close on the object and press (0.53 s), the hand giving way to what it pushes against; the
+    robot lifts, and once it has carried the object's weight for 3 frames (contact force), the giver lets go, opens the
+    hand and draws it back by 20 cm. The object is free under gravity, and must stay in the hand for 2 s and then
+    through a shake of 4 cm and 0.4 s along each of six directions (4.9 m/s^2). The episode ends (`REACHED` still, since
+    the grasp was reached) as `HELD`, or earlier: `DROPPED` (its centre of mass has moved by 5 cm in the hand),
+    `NOT_RELEASED` (the robot did not carry it within 1.5 s) or `DIVERGED`. The giver's hand meets the robot's only, not
+    the object. See `dexh2r_gym.envs.receive`.
+
     ## Info
     Every step: `replay` (id), `goal_distance` (m), `depth` (m, mesh-exact penetration of the hand into the object),
     `giver_force` (N), with clouds `points_seen`, how many of the surface points looked at were seen (few where
     hands hide the object). After `reset(options={"calibration": True})` `calibration`, see
     `dexh2r_gym.sensing.calibration`. At the end of an episode also `succ`, `safe`, `pen_dep` (cm), `pen_fr`,
     `infer_fr`, `traj_len` (m) by the paper's definitions, the same with the suffix `_released` by the released
-    code's, `max_giver_force` (N), `status` (name of an `EpisodeStatus`) and `end_frame`. See `dexh2r_gym.metrics`.
+    code's, `max_giver_force` (N), `status` (name of an `EpisodeStatus`) and `end_frame`, the last frame of approach and
+    alignment. See `dexh2r_gym.metrics`.
+
+    With physics also `safe_force`, whether no part of the giver's hand was ever pressed with more than the 140 N of
+    ISO/TS 15066, and of palm, index, middle, little, ring and thumb each (6,): `giver_peak` (N), `giver_impulse` (N s),
+    `contact_time` (s, the longest), and `contact_speed` (m/s, of the fastest first touch). See `dexh2r_gym.safety`.
+
+    With `ending="hold"` also `held` (bool), `outcome` (as above, `NOT_REACHED` where no grasp was), `release_frame` (-1
+    where the giver did not let go), `drop_time` (s from then to the loss, inf where the object was not lost), `slip`
+    (cm that the object has moved in the hand since).
+
     With `randomisation` of physics also `friction_factor`, `mass_factor` and `strength_factor`. With an arm
     `arm_limited`, the part of frames in which it could not bring the palm within 5 mm and 0.05 rad of where it was
     told; `arm_reason`, by what it was held back most often (reach, joint range, speed, self collision, or nothing:
@@ -137,6 +158,7 @@ class HandoverVectorEnv(VectorEnv[Any, Any, np.ndarray]):
     | randomisation | a `Randomisation`, a dict of its fields such as {"friction": 0.3}, or None | None |
     | control_mode | absolute, delta | absolute |
     | alignment | env, none (the agent closes in by itself, on goals of its own if it has any) | env |
+    | ending | grasp (as in the paper), hold (the giver lets go and the robot must keep the object) | grasp |
     | replays | `mini`, or the path of a replay store | mini |
     | split | train, validation, test, all | train |
     | reward_mode | dense, sparse | dense |

@@ -165,8 +165,8 @@ class Receive:
         self._loaded[w] = torch.where(carried | (self._loaded[w] >= LOAD_FRAMES), self._loaded[w] + 1, 0)
         early = closing & (self._late[w] < 0) & (done >= CLOSE_TIME + SETTLE_TIME + self._dt * self._late[w])
         lets_go = self.held[w] & (early | (self._loaded[w] >= LOAD_FRAMES + self._late[w].clamp_min(0)))
-        self._release(w[lets_go], scene, command[lets_go], time[lets_go])
         self._follow(w, scene)
+        self._release(w[lets_go], scene, command[lets_go], time[lets_go])
         ready = closing & (done >= CLOSE_TIME + SETTLE_TIME)
         self._pose[w[ready], 1] = pose_multiply(pose_inverse(scene.object_pose[w]), command)[ready]
         self._yielded[w[ready]] = 0.0
@@ -203,12 +203,12 @@ class Receive:
 
     def _follow(self, w: Tensor, scene: SceneState) -> None:
         """How far the object has slipped, and whether it is lost, in worlds w (n,) whose giver has let go."""
-        w = w[~self.held[w] & (self.release_frame[w] >= 0)]
+        w = w[~self.held[w]]
+        self.since_release[w] += 1
         moved = (self._in_palm(w, scene) - self._grasped[w]).norm(dim=-1)
         self.slip[w] = torch.maximum(self.slip[w], moved)
         lost = w[(moved > DROP_DISTANCE) & self.drop_time[w].isinf()]
         self.drop_time[lost] = self._dt * self.since_release[lost].double()
-        self.since_release[w] += 1
 
     def _judge(self, w: Tensor, phase: Tensor, held: Tensor, diverged: Tensor) -> None:
         seconds = self._dt * self._frames[w]
