@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import tyro
 from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, arg, subcommand
 
+from dexh2r_gym.cli.arm import ArmGap
 from dexh2r_gym.cli.audit import Audit
 from dexh2r_gym.cli.grasps import Grasps
 from dexh2r_gym.cli.replays import Replays
@@ -34,6 +35,7 @@ COMMANDS: dict[str, Any] = {
     "table4": Table4,
     "robustness": Robustness,
     "latency": Latency,
+    "arm-gap": ArmGap,
     "bench": Bench,
     "replays": Replays,
     "grasps": Grasps,
