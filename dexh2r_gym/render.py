@@ -14,6 +14,8 @@ import mujoco
 import numpy as np
 from torch import Tensor
 
+from dexh2r_gym.arm.kinematics import BASE_POSITION
+from dexh2r_gym.arm.mjspec import ARM_JOINT_NAMES
 from dexh2r_gym.giver import GiverHand, correct_skin, giver_mocap_ids
 from dexh2r_gym.giver.model import set_giver_skin
 from dexh2r_gym.hand import JOINT_NAMES
@@ -26,13 +28,16 @@ MAX_CANVASES = 64  # kept at once, one an object, some 15 MB each
 _SAMPLES, _SHADOWS = 4, 2048  # of a pixel; edge of the shadows' map, pixels
 _CLOSING = 5.0  # s at most until a window is gone
 _MAX_GEOMS = 1000  # drawn in one picture
+_DISTANCE, _ARM_DISTANCE = 0.85, 1.75  # m, of pictures from what they show
 
 
 class Canvas:
     """What draws one object, in the current OpenGL context, with any open hand or any hand of MANO of one side."""
 
-    def __init__(self, obj: ObjectModel, giver: GiverHand, width: int, height: int, samples: int, shadows: int) -> None:
-        self.model = scene_spec(obj, giver, visuals=True).compile()  # its own: it is dressed as each giver
+    def __init__(
+        self, obj: ObjectModel, giver: GiverHand, arm: bool, width: int, height: int, samples: int, shadows: int
+    ) -> None:
+        self.model = scene_spec(obj, giver, visuals=True, arm=arm).compile()  # its own: it is dressed as each giver
         visual = self.model.vis
         visual.global_.offwidth, visual.global_.offheight = width, height
         visual.quality.offsamples, visual.quality.shadowsize = samples, shadows
@@ -82,19 +87,19 @@ class Canvases:
         self._context: mujoco.GLContext | None = None
         self._all: dict[Any, Canvas] = {}
 
-    def canvas(self, obj: ObjectModel, giver: GiverHand) -> Canvas:
-        """One for this object, whoever gives; what it draws does not depend on who gave before.
+    def canvas(self, obj: ObjectModel, giver: GiverHand, *, arm: bool = False) -> Canvas:
+        """One for this object, whoever gives, with or without an arm; who gave before makes no difference.
 
         Raises RuntimeError where no OpenGL context can be made, with what to install or set.
         """
         self._make_current()
-        key = (obj, giver.side if giver.convex else None)
+        key = (obj, giver.side if giver.convex else None, arm)
         canvas = self._all.pop(key, None)
         if canvas is None:
             while len(self._all) >= MAX_CANVASES:
                 self._all.pop(next(iter(self._all))).free()
             try:
-                canvas = Canvas(obj, giver if giver.convex else GiverHand(), *self._format)
+                canvas = Canvas(obj, giver if giver.convex else GiverHand(), arm, *self._format)
             except mujoco.FatalError as error:
                 raise _no_opengl(error) from error
         self._all[key] = canvas
@@ -145,6 +150,8 @@ def pose_scene(
     data.qpos[palm : palm + 7] = scene.hand_pose[world].numpy()
     data.qpos[thing : thing + 7] = scene.object_pose[world].numpy()
     data.qpos[[model.joint(name).qposadr[0] for name in JOINT_NAMES]] = scene.hand_joints[world].numpy()
+    if scene.arm_joints is not None:
+        data.qpos[[model.joint(name).qposadr[0] for name in ARM_JOINT_NAMES]] = scene.arm_joints[world].numpy()
     ids = giver_mocap_ids(model)
     data.mocap_pos[ids], data.mocap_quat[ids] = bones[:, :3].numpy(), bones[:, 3:].numpy()
     if model.nskin:
@@ -164,11 +171,11 @@ class SceneRenderer:
         self._window_data: mujoco.MjData | None = None
         self._window_threads: set[threading.Thread] = set()
         self._camera = mujoco.MjvCamera()
-        self._camera.distance, self._camera.azimuth, self._camera.elevation = 0.85, 62.0, -16.0
+        self._camera.distance, self._camera.azimuth, self._camera.elevation = _DISTANCE, 62.0, -16.0
 
     def draw(self, scene: SceneState, world: int, obj: ObjectModel, giver: GiverHand, bones: Tensor) -> np.ndarray:
         """Picture (height, width, 3) uint8 of one world; bones (16, 7): the giver's."""
-        canvas = self._canvases.canvas(obj, giver)
+        canvas = self._canvases.canvas(obj, giver, arm=scene.arm_joints is not None)
         self._aim(scene, world)
         canvas.pose(scene, world, giver, bones, self._camera)
         picture = np.empty((*self._size[::-1], 3), np.uint8)
@@ -177,7 +184,7 @@ class SceneRenderer:
 
     def show(self, scene: SceneState, world: int, obj: ObjectModel, giver: GiverHand, bones: Tensor) -> None:
         """One world in a window."""
-        model = scene_model(obj, giver, visuals=True)
+        model = scene_model(obj, giver, visuals=True, arm=scene.arm_joints is not None)
         if self._window is None or self._window.m is not model:
             self._open_window(model)
         assert self._window_data is not None
@@ -218,8 +225,14 @@ class SceneRenderer:
             self._window = None
 
     def _aim(self, scene: SceneState, world: int) -> None:
-        """Look between palm and object."""
-        self._camera.lookat[:] = (0.4 * scene.hand_pose[world, :3] + 0.6 * scene.object_pose[world, :3]).numpy()
+        """Look between palm and object; at an arm, its base and the object, from further off."""
+        palm, thing = scene.hand_pose[world, :3].numpy(), scene.object_pose[world, :3].numpy()
+        if scene.arm_joints is None:
+            self._camera.distance = _DISTANCE
+            self._camera.lookat[:] = 0.4 * palm + 0.6 * thing
+        else:
+            self._camera.distance = _ARM_DISTANCE
+            self._camera.lookat[:] = 0.35 * np.array(BASE_POSITION) + 0.25 * palm + 0.4 * thing
 
 
 @cache

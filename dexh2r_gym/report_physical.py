@@ -30,6 +30,8 @@ def physical_row(record: Mapping[str, np.ndarray], link_depth: Tensor) -> dict[s
         **{name: value[0].tolist() for name, value in safety.items()},
         "held": str(record["outcome"]) == "HELD",
         "outcome": str(record["outcome"]),
+        "decided_frame": int(record["decided_frame"]),
+        "reason": str(record["reason"]),
         "release_time": (release - int(record["approach_frames"]) + 1) / fps if release >= 0 else None,
         "drop_time": drop if math.isfinite(drop) else None,
         "slip": float(record["slip"]),

@@ -37,6 +37,8 @@ RECORD: dict[str, tuple[str, ...]] = {
     "release_frame": (),  # in which the giver let go, -1 if never
     "drop_time": (),  # s from then to the loss of the object, inf if it was not lost
     "slip": (),  # cm that the object has moved in the hand
+    "decided_frame": (),  # see `dexh2r_gym.verdict`
+    "reason": (),
     "hand_state": ("T", "28"),
     "object_pose": ("T", "7"),
     "d": ("T",),  # palm to the nearest free goal, inf where none is free

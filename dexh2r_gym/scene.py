@@ -10,6 +10,7 @@ from functools import lru_cache
 
 import mujoco
 
+from dexh2r_gym.arm.mjspec import add_arm
 from dexh2r_gym.giver import GiverHand, add_giver, set_giver_geoms
 from dexh2r_gym.hand import add_hand
 from dexh2r_gym.objects import ObjectModel, add_object
@@ -23,8 +24,11 @@ _SHOWN = 2  # group of what is drawn, but the floor
 _LOOKS = {"robot": (0.7, 0.45), "object": (0.35, 0.4), "skin": (0.12, 0.15)}  # specular, shininess
 
 
-def scene_spec(obj: ObjectModel, giver: GiverHand, *, visuals: bool) -> mujoco.MjSpec:
-    """The scene before compilation: ShadowHand, object on a soft weld to the mocap body `object_target`, giver."""
+def scene_spec(obj: ObjectModel, giver: GiverHand, *, visuals: bool, arm: bool = False) -> mujoco.MjSpec:
+    """The scene before compilation: ShadowHand, object on a soft weld to the mocap body `object_target`, giver.
+
+    arm: with the arm that carries the hand, to look at; it is not joined to the hand.
+    """
     spec = mujoco.MjSpec()
     spec.modelname = "handover"
     option = spec.option
@@ -38,6 +42,8 @@ def scene_spec(obj: ObjectModel, giver: GiverHand, *, visuals: bool) -> mujoco.M
     add_hand(spec, visuals=visuals)
     add_object(spec, obj, visuals=visuals)
     add_giver(spec, giver, visuals=visuals)
+    if arm:
+        add_arm(spec, visuals=visuals)
     if visuals:
         add_looks(spec)
     spec.worldbody.add_body(name="object_target", mocap=True)
@@ -138,22 +144,27 @@ def add_looks(spec: mujoco.MjSpec) -> None:
 
 
 @lru_cache(maxsize=128)
-def _compiled(obj: ObjectModel, visuals: bool) -> mujoco.MjModel:
-    return scene_spec(obj, GiverHand(), visuals=visuals).compile()
+def _compiled(obj: ObjectModel, visuals: bool, arm: bool) -> mujoco.MjModel:
+    return scene_spec(obj, GiverHand(), visuals=visuals, arm=arm).compile()
 
 
 @lru_cache(maxsize=1024)
 def scene_model(
-    obj: ObjectModel, giver: GiverHand, *, timestep: float = 1.0 / SUBSTEPS_PER_SECOND, visuals: bool = False
+    obj: ObjectModel,
+    giver: GiverHand,
+    *,
+    timestep: float = 1.0 / SUBSTEPS_PER_SECOND,
+    visuals: bool = False,
+    arm: bool = False,
 ) -> mujoco.MjModel:
     """The model for this object and this giver.
 
     All that show open hands share one data layout, as `mujoco.batch` needs, and so do all that show hands of MANO.
     """
     if giver.convex:
-        model = scene_spec(obj, giver, visuals=visuals).compile()
+        model = scene_spec(obj, giver, visuals=visuals, arm=arm).compile()
     else:
-        model = copy.copy(_compiled(obj, visuals))
+        model = copy.copy(_compiled(obj, visuals, arm))
         set_giver_geoms(model, giver)
     model.opt.timestep = timestep
     return model

@@ -49,6 +49,7 @@ class SceneState:
     contact_speed: Tensor  # (B,) m/s, greatest speed of the robot relative to the giver's hand where they touch
     load: Tensor  # (B, 3) N, mean contact force of the robot on the object in the frame
     diverged: Tensor  # (B,) bool
+    arm_joints: Tensor | None = None  # (B, 6) rad, where an arm carries the hand
 
 
 def split_hand_state(state: Tensor) -> tuple[Tensor, Tensor]:

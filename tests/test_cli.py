@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from dexh2r_gym.cli import grasps, imports, replays, robustness, runs, table3, table4, view
+from dexh2r_gym.cli import arm, audit, grasps, imports, replays, robustness, runs, table3, table4, view
 from policies import cli as policies_cli
 
 LEAVES = {
@@ -16,8 +16,10 @@ LEAVES = {
     "view": view.View,
     "table3": table3.Table3,
     "table4": table4.Table4,
+    "audit": audit.Audit,
     "robustness": robustness.Robustness,
     "latency": robustness.Latency,
+    "arm-gap": arm.ArmGap,
     "bench": runs.Bench,
     "replays import dexh2r": imports.ImportDexH2R,
     "replays import dexh2r-zarr": imports.ImportDexH2RZarr,
@@ -99,7 +101,8 @@ def test_a_mistake_is_one_line_that_lists_what_is_valid(line, words, dexh2r, tmp
         ("replays import dexicb a b", "dexh2r, dexh2r-zarr, dexycb, khanna"),
         (
             "evalute",
-            "evaluate, score, view, table3, table4, robustness, latency, bench, replays, grasps, train, checkpoints",
+            "evaluate, score, view, audit, table3, table4, robustness, latency, arm-gap, bench, replays, grasps, "
+            "train, checkpoints",
         ),
     ],
 )

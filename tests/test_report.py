@@ -47,6 +47,8 @@ def row(replay: str, succ: bool, pen_dep: float, released_frames: int = 0, false
         "release_time": 0.7 if succ else None,
         "drop_time": 0.5 if succ and pen_dep > 0.2 else None,
         "slip": 1.0 * succ,
+        "decided_frame": 29,
+        "reason": "by hand",
         "link_depth_cm": [0.0] * 17 + [0.4],
         "link_frames": [0] * 17 + [3],
     }
@@ -123,6 +125,7 @@ def record(replay: str, frames: int = 3, **changes) -> dict:
         "replay": replay, "object": "can", "subject": 1, "kind": "train", "mode": "hard", "fps": 30.0,
         "status": "REACHED", "alignment_begin": -1, "approach_frames": frames,
         "outcome": "NOT_REACHED", "release_frame": -1, "drop_time": math.inf, "slip": 0.0,
+        "decided_frame": frames - 1, "reason": "by hand",
         "hand_state": np.zeros((frames, 28)), "object_pose": np.zeros((frames, 7)),
         "d": np.full(frames, math.inf), "depth": np.zeros(frames), "giver_force": np.zeros(frames),
         "phase": np.zeros(frames), "giver_peak": np.zeros((frames, 6)), "giver_impulse": np.zeros((frames, 6)),

@@ -65,6 +65,8 @@ def record_of(replay: Replay, status: str = "REACHED", begin: int = BEGIN) -> di
         "release_frame": -1,
         "drop_time": np.inf,
         "slip": 0.0,
+        "decided_frame": LENGTH - 1,
+        "reason": "by hand",
         "phase": (time >= begin) & (begin >= 0),
         "giver_peak": np.zeros((LENGTH, 6)),
         "giver_impulse": np.zeros((LENGTH, 6)),

@@ -12,6 +12,8 @@ from typing import Annotated, Any
 import tyro
 from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, arg, subcommand
 
+from dexh2r_gym.cli.arm import ArmGap
+from dexh2r_gym.cli.audit import Audit
 from dexh2r_gym.cli.grasps import Grasps
 from dexh2r_gym.cli.replays import Replays
 from dexh2r_gym.cli.robustness import Latency, Robustness
@@ -28,10 +30,12 @@ COMMANDS: dict[str, Any] = {
     "evaluate": Evaluate,
     "score": Score,
     "view": View,
+    "audit": Audit,
     "table3": Table3,
     "table4": Table4,
     "robustness": Robustness,
     "latency": Latency,
+    "arm-gap": ArmGap,
     "bench": Bench,
     "replays": Replays,
     "grasps": Grasps,

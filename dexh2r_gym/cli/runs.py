@@ -9,6 +9,7 @@ from typing import Any, Literal
 from tyro.conf import Positional
 
 from dexh2r_gym.envs.giver_behaviour import GiverBehaviour
+from dexh2r_gym.sim.randomise import Randomisation
 
 
 @dataclass
@@ -31,6 +32,9 @@ class Evaluate:
     replays: str = "mini"
     """`mini`, or the path of a replay store."""
     backend: Literal["mujoco", "kinematic"] = "mujoco"
+    robot: Literal["floating", "ur10e"] = "floating"
+    """A hand that floats, or one on an arm whose reach, speed and body limit it."""
+    randomisation: Randomisation = field(default_factory=Randomisation)
     ending: Literal["grasp", "hold"] = "grasp"
     """hold: go on after the grasp; the giver lets go and the robot must keep the object through 2 s and a shake."""
     obs_mode: str | None = None
@@ -59,6 +63,8 @@ class Evaluate:
             + (("giver",) if self.giver.active else ())
             + ((f"latency_{self.latency}",) if self.latency else ())
         )
+        if self.out is None and self.robot != "floating":
+            out = out.with_name(f"{out.name}-{self.robot}")
         observed: dict[str, Any] = {} if self.obs_mode is None else {"obs_mode": self.obs_mode}
         evaluate(
             maker,
@@ -71,6 +77,8 @@ class Evaluate:
             video=self.video,
             mode=self.mode,
             backend=self.backend,
+            robot=self.robot,
+            randomisation=None if self.randomisation == Randomisation() else self.randomisation,
             ending=self.ending,
             speed_limits=self.speed_limits,
             giver=self.giver,

@@ -54,6 +54,11 @@ class HandoverVectorEnv(VectorEnv[Any, Any, np.ndarray]):
     measured cannot be reproduced, and means something where the policy sees what it would see on a robot; the time in
     which the environment makes its observations and pictures does not count.
 
+    With `robot="ur10e"` the hand is carried by an arm: where the palm is told to go the arm goes by inverse
+    kinematics, as far as its reach, its joints' ranges and speeds and its own body let it, alignment included, and an
+    absolute target is approached from where the arm is. Its dynamics are not modelled, and its links act on nothing;
+    see `dexh2r_gym.arm.robot`.
+
     ## Observation space
     `obs_mode="state"`: `Box(148,)` float32, these parts one after another; `"state_dict"`: a `Dict` of them. Several
     modes joined by `+`, such as `"point_cloud+state"`, give a `Dict` of all their keys, the flat state as `state`.
@@ -85,6 +90,10 @@ class HandoverVectorEnv(VectorEnv[Any, Any, np.ndarray]):
     `obs_delay` shows all but agent_pos, agent_vel and phase so many frames late; `pose_noise` gives object and giver
     the errors of a tracker (`dexh2r_gym.sensing.noise.PoseNoise`), and what follows from their poses with them.
 
+    `randomisation` draws factors of friction, of the object's mass and of the strength of the hand's joints for every
+    episode, and gives `agent_pos` the errors of the hand's own sensors, and `agent_vel` those of their differences;
+    see `dexh2r_gym.sim.randomise.Randomisation`. What of friction, mass and strength was drawn is in `info`.
+
     ## Rewards
     `dense`: 5 per metre of d gained, 10 on reaching the goal, -20 per metre of penetration and frame, -0.002 per
     newton on the giver's hand and frame, -0.01 a frame. `sparse`: 1 on reaching the goal. With `ending="hold"` `dense`
@@ -93,7 +102,7 @@ class HandoverVectorEnv(VectorEnv[Any, Any, np.ndarray]):
 
     ## Starting state
     The hand stands open and at rest where the trial's recording starts, 0.4 to 0.7 m from the object in the open
-    data.
+    data; where an arm cannot bring it there, as near as it can (it can in all trials of `mini`).
 
     ## Episode end
     Terminated: the palm is within 1 cm of the goal (status `REACHED`), or this world's physics diverged
@@ -134,11 +143,17 @@ class HandoverVectorEnv(VectorEnv[Any, Any, np.ndarray]):
 
     With `realtime` also `latency_ms`, the mean time that the policy has thought.
 
+    With `randomisation` of physics also `friction_factor`, `mass_factor` and `strength_factor`. With an arm
+    `arm_limited`, the part of frames in which it could not bring the palm within 5 mm and 0.05 rad of where it was
+    told; `arm_reason`, by what it was held back most often (reach, joint range, speed, self collision, or nothing:
+    an empty text); `arm_touch`, the part of frames in which the arm itself met the object or the giver's hand.
+
     ## Arguments
     | argument | values | default |
     |---|---|---|
     | mode | easy (U = 10 cm), hard (U = 5 cm) | hard |
     | backend | mujoco, kinematic | mujoco |
+    | robot | floating (a hand without an arm), ur10e (`mujoco` alone) | floating |
     | obs_mode | state, state_dict, point_cloud, rgbd, or several joined by + | state |
     | num_points | points of a cloud, 1 to 4096 | 1024 |
     | cloud | observed, clean | observed |
@@ -154,6 +169,7 @@ class HandoverVectorEnv(VectorEnv[Any, Any, np.ndarray]):
     | giver | a `GiverBehaviour` or a dict of its values: see below; None for the recording as it is | None |
     | latency | frames that actions are late, 0 to 90 | 0 |
     | realtime | whether they are as late as the policy takes to think | False |
+    | randomisation | a `Randomisation`, a dict of its fields such as {"friction": 0.3}, or None | None |
     | control_mode | absolute, delta | absolute |
     | alignment | env, none (the agent closes in by itself, on goals of its own if it has any) | env |
     | ending | grasp (as in the paper), hold (the giver lets go and the robot must keep the object) | grasp |
@@ -374,6 +390,8 @@ class HandoverVectorEnv(VectorEnv[Any, Any, np.ndarray]):
         worlds = torch.from_numpy(np.flatnonzero(finished))
         values = {key: value.numpy() for key, value in self.task.metrics(worlds).items()}
         status = np.array([EpisodeStatus(s).name for s in self.task.status[worlds].tolist()], dtype=object)
+        if (arm := self.task.arm) is not None:
+            values["arm_reason"] = np.array([arm.reason(world) for world in worlds.tolist()], dtype=object)
         if "outcome" in values:
             values["outcome"] = np.array([Outcome(int(x)).name for x in values["outcome"]], dtype=object)
         if self.options.realtime:

@@ -18,7 +18,7 @@ from dexh2r_gym.rotations import pose_multiply
 from dexh2r_gym.sensing.cameras import find_cameras
 from dexh2r_gym.sensing.cloud import CloudSensor
 from dexh2r_gym.sensing.delay import Delay
-from dexh2r_gym.sensing.noise import measured_scene
+from dexh2r_gym.sensing.noise import measured_hand, measured_scene
 from dexh2r_gym.sensing.rgbd import RGBDSensor
 from dexh2r_gym.types import SceneState
 
@@ -106,8 +106,13 @@ class Observer:
         scene, giver_joints, d, noise = frame.scene, frame.giver_bones[..., :3], frame.d, self._options.pose_noise
         if noise is not None:
             scene, giver_joints = measured_scene(scene, giver_joints, noise, self._key + frame.time, self._dt)
+        own = self._options.randomisation
+        own = own if own is not None and own.senses else None
+        if own is not None:
+            sizes = own.palm_position, own.palm_rotation, own.joints
+            scene = measured_hand(scene, *sizes, self._key + frame.time, self._dt)
         goal = pose_multiply(scene.object_pose, frame.goal_pose)
-        if noise is not None:
+        if noise is not None or own is not None:
             d = torch.where(d.isinf(), d, (goal[:, :3] - scene.hand_pose[:, :3]).norm(dim=-1))
         parts = state_parts(scene, giver_joints, goal, frame.goal_joints, d, frame.aligning, frame.progress)
         return parts | {"goal_pos": parts["goal_state"]}

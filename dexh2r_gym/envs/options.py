@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dexh2r_gym.alignment import START_DISTANCE, SpeedLimits
+from dexh2r_gym.arm import ROBOTS
 from dexh2r_gym.envs.control import CONTROL_MODES
 from dexh2r_gym.envs.giver_behaviour import GiverBehaviour
 from dexh2r_gym.envs.latency import MAX_LATENCY
@@ -17,6 +18,7 @@ from dexh2r_gym.sensing.cameras import CORNER_CAMERAS, HEIGHT, WIDTH, find_camer
 from dexh2r_gym.sensing.cloud import CLOUDS, MAX_POINTS, SAMPLERS, Box, check_crop
 from dexh2r_gym.sensing.noise import PoseNoise
 from dexh2r_gym.sim import BACKENDS, PHYSICAL
+from dexh2r_gym.sim.randomise import PHYSICS, Randomisation
 
 RENDER_MODES = ("rgb_array", "human")
 DEFAULT_LIMITS = SpeedLimits()
@@ -24,6 +26,7 @@ MAX_DELAY = 30  # frames
 _CHOICES = {
     "mode": tuple(START_DISTANCE),
     "backend": BACKENDS,
+    "robot": ROBOTS,
     "cloud": CLOUDS,
     "sampler": SAMPLERS,
     "control_mode": CONTROL_MODES,
@@ -44,6 +47,7 @@ class HandoverOptions:
 
     mode: str = "hard"
     backend: str = "mujoco"
+    robot: str = "floating"
     obs_mode: str = "state"
     num_points: int = 1024
     cloud: str = "observed"
@@ -59,6 +63,7 @@ class HandoverOptions:
     giver: GiverBehaviour | None = None
     latency: int = 0
     realtime: bool = False
+    randomisation: Randomisation | None = None
     control_mode: str = "absolute"
     alignment: str = "env"
     ending: str = "grasp"
@@ -82,6 +87,15 @@ class HandoverOptions:
                 f"backend {self.backend!r} has no contact forces, so no giver draws back; retraction needs one of "
                 f"{', '.join(PHYSICAL)}"
             )
+        if self.robot != "floating":
+            self._needs_physics(f"robot {self.robot!r}")
+        if not isinstance(self.randomisation, Randomisation | None):
+            raise ValueError(
+                f"randomisation must be a Randomisation, a dict of its fields or None, got {self.randomisation!r}"
+            )
+        if self.randomisation is not None and self.randomisation.physics:
+            drawn = [name for name in PHYSICS if getattr(self.randomisation, name) > 0]
+            self._needs_physics(f"randomisation of {', '.join(drawn)}")
         if self.ending == "hold" and self.backend not in PHYSICAL:
             raise ValueError(
                 f"backend {self.backend!r} has no physics in which an object could be held; ending='hold' needs one of "
@@ -105,6 +119,10 @@ class HandoverOptions:
                 f"unknown render_mode {self.render_mode!r}; choose None or one of {', '.join(RENDER_MODES)}"
             )
 
+    def _needs_physics(self, what: str) -> None:
+        if self.backend not in PHYSICAL:
+            raise ValueError(f"backend {self.backend!r} cannot do {what}; these can: {', '.join(PHYSICAL)}")
+
 
 def make_options(options: dict[str, Any]) -> HandoverOptions:
     """Options from keyword arguments, lists also where tuples are meant; an error lists what is valid."""
@@ -122,6 +140,12 @@ def make_options(options: dict[str, Any]) -> HandoverOptions:
         if len(limits) != 3:
             raise ValueError(f"speed_limits needs 3 numbers (palm m/s, palm rad/s, joints rad/s), got {limits}")
         options = options | {"speed_limits": SpeedLimits(*limits)}
+    drawn = options.get("randomisation")
+    if isinstance(drawn, dict):
+        known = Randomisation.__dataclass_fields__
+        if unknown := [name for name in drawn if name not in known]:
+            raise ValueError(f"unknown randomisation {unknown[0]!r}; choose from {', '.join(known)}")
+        options = options | {"randomisation": Randomisation(**drawn)}
     return HandoverOptions(**options)
 
 

@@ -121,6 +121,10 @@ class Receive:
         self._weight[worlds] = GRAVITY * torch.tensor([obj.mass for obj in own], dtype=torch.float64)
         self._middle[worlds] = torch.from_numpy(np.stack([obj.center_of_mass for obj in own]))
 
+    def weigh(self, worlds: Tensor, factor: Tensor) -> None:
+        """The objects of worlds (n,) are so many times (n,) as heavy as their models; said after `begin`."""
+        self._weight[worlds] *= factor
+
     def command(self, worlds: Tensor, scene: SceneState) -> tuple[Tensor, Tensor]:
         """What the hands of worlds (n,) are told: palm (n, 7), world, and joints (n, 22).
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from dexh2r_gym.alignment import (
     behind_goal,
     nearest_goal,
 )
+from dexh2r_gym.arm.robot import ArmRobot
 from dexh2r_gym.envs import control, rewards
 from dexh2r_gym.envs.latency import MAX_LATENCY, ActionDelay
 from dexh2r_gym.envs.observer import Frame, Observer
@@ -42,7 +43,9 @@ from dexh2r_gym.rotations import pose_integrate, pose_inverse, pose_multiply
 from dexh2r_gym.safety import safety_metrics
 from dexh2r_gym.sensing.calibration import calibration
 from dexh2r_gym.sim import PHYSICAL, make_simulator
+from dexh2r_gym.sim.randomise import PHYSICS, draw_factors
 from dexh2r_gym.types import NUM_GIVER_JOINTS, EpisodeStatus, SceneState, join_hand_state, split_hand_state
+from dexh2r_gym.verdict import verdict
 
 TOUCHED = ("giver_force", "giver_peak", "giver_impulse", "contact_speed", "load")  # of a `SceneState`
 
@@ -66,8 +69,8 @@ class HandoverTask:
     Attributes:
         status: (B,) `EpisodeStatus`. aligning: (B,) bool, goal pose alignment is under way.
         d: (B,) metres to the nearest free goal, inf where none is. depth: (B,) metres, hand in object, mesh-exact.
-        time: (B,) frame of the episode. playback: where object and giver are.
-        running_ids: (B,) the trial of each world. replay_ids: the trials of the split. fps: frames a second.
+        time: (B,) frame of the episode. playback: where object and giver are. arm: what carries the hand, None where it
+        floats. running_ids: (B,) the trial of each world. replay_ids: the trials of the split. fps: frames a second.
         observer: what agents are shown.
     """
 
@@ -87,6 +90,7 @@ class HandoverTask:
         self._recordings = Recordings(self.store)
         self.playback = Playback(num_worlds, self._recordings, self.fps, options.giver)
         self.observer = Observer(num_worlds, options, 1.0 / self.fps)
+        self.arm = ArmRobot(num_worlds, 1.0 / self.fps) if options.robot == "ur10e" else None
         self._trace = EpisodeTrace(num_worlds, played=self.playback.moves)
         self._delay = ActionDelay(num_worlds, MAX_LATENCY if options.realtime else options.latency)
         self._own_grasps = OwnGrasps(num_worlds, options.num_threads)
@@ -99,6 +103,8 @@ class HandoverTask:
         self._goal = torch.zeros(num_worlds, dtype=torch.long)
         self._command_pose = torch.zeros(num_worlds, 7, dtype=torch.float64)
         self._command_joints = torch.zeros(num_worlds, 22, dtype=torch.float64)
+        drawn = options.randomisation is not None and options.randomisation.physics
+        self._factors = torch.ones(num_worlds, len(PHYSICS), dtype=torch.float64) if drawn else None
         self.time = torch.zeros(num_worlds, dtype=torch.long)
         self.aligning = torch.zeros(num_worlds, dtype=torch.bool)
         self._retreating = torch.zeros(num_worlds, dtype=torch.bool)
@@ -111,7 +117,7 @@ class HandoverTask:
     @property
     def scene(self) -> SceneState:
         """What the simulator shows now."""
-        return self._sim.state
+        return self._sim.state if self.arm is None else replace(self._sim.state, arm_joints=self.arm.joints)
 
     def replay_of(self, world: int) -> Replay:
         """The trial that runs in this world."""
@@ -169,9 +175,15 @@ class HandoverTask:
         numbers = trial.tolist()
         objects, givers = [rec.object_of(i) for i in numbers], [rec.givers[i] for i in numbers]
         hand_pose, joints = split_hand_state(torch.stack([rec.replays[i].hand_start for i in numbers]))
+        if self.arm is not None:
+            hand_pose = self.arm.begin(worlds, hand_pose, objects, givers)
+        if self._factors is not None and self.options.randomisation is not None:
+            self._factors[worlds] = draw_factors(self.options.randomisation, keys)
+        factors = None if self._factors is None else self._factors[worlds]
         play = self.playback
         play.begin(worlds, trial, keys)
-        self._sim.reset(worlds, objects, givers, hand_pose, joints, play.object_pose[worlds], play.giver_bones[worlds])
+        bodies = play.object_pose[worlds], play.giver_bones[worlds]
+        self._sim.reset(worlds, objects, givers, hand_pose, joints, *bodies, factors)
         self.observer.begin(worlds, objects, givers, keys)
         self._trial[worlds], self.time[worlds] = trial, 0
         self.running_ids[worlds.numpy()] = replay_ids
@@ -213,6 +225,8 @@ class HandoverTask:
         receiving = self._receive.phase > 0
         if (r := (receiving & on).nonzero().squeeze(1)).numel():
             pose[r], joints[r] = self._receive.command(r, self.scene)
+        if self.arm is not None:
+            pose = self.arm.follow(pose, on)
         self._command_pose = torch.where(on[:, None], pose, self._command_pose)
         self._command_joints = torch.where(on[:, None], joints, self._command_joints)
         self.time = torch.where(on, self.time + 1, self.time)
@@ -286,6 +300,8 @@ class HandoverTask:
             self.aligning[w],
         )
         hand_pose, object_pose = scene.hand_pose[w], scene.object_pose[w]
+        if self.arm is not None:
+            self.arm.look(w, object_pose, self._giver_bones[w])
         hand_in_object = pose_multiply(pose_inverse(object_pose), hand_pose)
         free = rec.goal_free[play.row[w]]
         free = free & ~self._given_up[w, : free.shape[1]]
@@ -338,6 +354,8 @@ class HandoverTask:
             grasp = pose_multiply(pose_inverse(object_pose), command[0]), command[1]
         index, late = rec.object_index[trial], (self.playback.release_shift[w] * self.fps).round().long()
         self._receive.begin(w, command, grasp, object_pose, rec.objects, index, late)
+        if self._factors is not None:
+            self._receive.weigh(w, self._factors[w, PHYSICS.index("mass")])
         self._sim.grip(w)
 
     def _take_over(self, w: Tensor) -> None:
@@ -408,13 +426,20 @@ class HandoverTask:
             scores |= safety_metrics(peak, impulse, speed, whole, 1.0 / self.fps)
         if self.options.ending == "hold":
             scores |= self._receive.results(worlds)
-        return scores
+        return scores | self._circumstances(worlds)
+
+    def _circumstances(self, worlds: Tensor) -> dict[str, Tensor]:
+        """What the randomisation drew and the arm could not do, where there are such, in worlds (n,): (n,) each."""
+        found = {} if self.arm is None else self.arm.summary(worlds)
+        if self._factors is not None:
+            found |= {f"{name}_factor": self._factors[worlds, i] for i, name in enumerate(PHYSICS)}
+        return found
 
     def record(self, world: int) -> dict[str, Any]:
         """All that is needed to score the last episode of this world again, as numpy arrays and plain values."""
         replay, trace, length = self.replay_of(world), self._trace, int(self._trace.length[world])
         frames = {name: getattr(trace, name)[world, :length].numpy().copy() for name, _ in trace.SIZES}
-        return frames | {
+        record = frames | {
             "replay": replay.id,
             "object": replay.object,
             "subject": replay.subject,
@@ -424,6 +449,8 @@ class HandoverTask:
             "status": EpisodeStatus(int(self.status[world])).name,
             "frames": length,
             "alignment_begin": int(trace.alignment_begin[world]),
+            **{name: float(value) for name, value in self._circumstances(torch.tensor([world])).items()},
+            **({} if self.arm is None else {"arm_reason": self.arm.reason(world)}),
             "approach_frames": int(trace.approach_frames[world]),
             "giver_bones": self._bones_of(world, length),
             **(
@@ -431,6 +458,8 @@ class HandoverTask:
             ),
             **self._receive.record(world),
         }
+        decided, reason = verdict(record)
+        return record | {"decided_frame": decided, "reason": reason}
 
     def _bones_of(self, world: int, length: int) -> np.ndarray:
         """Where the giver's bones were in the frames of the last episode, (length, 16, 7) float32."""

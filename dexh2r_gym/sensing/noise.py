@@ -1,4 +1,4 @@
-"""Errors of measured poses: where a tracker believes the object and the giver's hand to be."""
+"""Errors of measured poses: where a tracker believes object and giver to be, and where the robot believes its hand."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from torch import Tensor
 
 from dexh2r_gym.rotations import quat_from_axis_angle, quat_multiply
 from dexh2r_gym.sensing.hashing import normal
-from dexh2r_gym.types import SceneState
+from dexh2r_gym.types import HAND_STATE_SIZE, NUM_JOINTS, SceneState
 
 MAX_NOISE = 1.0  # m or rad
-_OBJECT, _GIVER = 1, 2  # streams of noise
+_OBJECT, _GIVER, _HAND = 1, 2, 3  # streams of noise
 
 
 @dataclass(frozen=True)
@@ -51,3 +51,23 @@ def measured_scene(
         object_velocity=scene.object_velocity + (error - before) / dt,
     )
     return measured, giver_joints + noise.giver * normal(key, _GIVER, 48).to(giver_joints).view(-1, 16, 3)
+
+
+def measured_hand(
+    scene: SceneState, palm_position: float, palm_rotation: float, joints: float, key: Tensor, dt: float
+) -> SceneState:
+    """The scene with the robot's hand as its own sensors tell it, in B worlds.
+
+    Standard deviations of independent errors in every frame: of the palm in m, each axis, and rad, about each axis of
+    the world; of each joint in rad. key, dt: as for `measured_scene`, and velocities have errors of the same kind.
+    """
+    sizes = [palm_position] * 3 + [palm_rotation] * 3 + [joints] * NUM_JOINTS
+    scale = scene.hand_pose.new_tensor(sizes)
+    error, before = (scale * normal(at, _HAND, HAND_STATE_SIZE).to(scale) for at in (key, key - 1))
+    rotation = quat_multiply(quat_from_axis_angle(error[:, 3:6]), scene.hand_pose[:, 3:])
+    return replace(
+        scene,
+        hand_pose=torch.cat((scene.hand_pose[:, :3] + error[:, :3], rotation), dim=-1),
+        hand_joints=scene.hand_joints + error[:, 6:],
+        hand_velocity=scene.hand_velocity + (error - before) / dt,
+    )

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dexh2r_gym.arm.mjspec import ARM_PREFIX
 from dexh2r_gym.giver import GiverHand
 from dexh2r_gym.objects import ObjectModel
 from dexh2r_gym.render import Canvases
@@ -55,7 +56,7 @@ class RGBDSensor:
 
         Raises RuntimeError where there is no OpenGL, with what to install or set.
         """
-        canvas = self._canvases.canvas(obj, giver)
+        canvas = self._canvases.canvas(obj, giver, arm=scene.arm_joints is not None)
         canvas.pose(scene, world, giver, bones)
         drawn = canvas.scene
         kinds = _kinds_drawn(drawn, canvas.model) if self._segmentation else None
@@ -108,7 +109,7 @@ def _kinds_drawn(drawn: mujoco.MjvScene, model: mujoco.MjModel) -> NDArray[np.ui
 
 
 def _kind(body: str) -> int:
-    for start, kind in (("giver_", GIVER), ("object", OBJECT), ("rh_", ROBOT)):
+    for start, kind in (("giver_", GIVER), ("object", OBJECT), ("rh_", ROBOT), (ARM_PREFIX, ROBOT)):
         if body.startswith(start):
             return kind
     return BACKGROUND

@@ -36,7 +36,7 @@ def film(timeline: Timeline, path: str | Path, *, progress: Callable[[Iterable[i
         RuntimeError: no OpenGL context could be made.
     """
     path = Path(path)
-    writers = {".mp4": _write_video, ".png": _write_sheet}
+    writers = {".mp4": _write_all, ".png": _write_sheet}
     if path.suffix.lower() not in writers:
         raise ValueError(f"cannot write {path.name}: the name must end in {' or '.join(writers)}")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -62,8 +62,12 @@ def pictures(timeline: Timeline, frames: Iterable[int], size: tuple[int, int]) -
         renderer.close()
 
 
-def _write_video(timeline: Timeline, path: Path, progress: Callable[[Iterable[int]], Iterable[int]]) -> None:
-    frames = progress(range(timeline.replay.num_frames))
+def _write_all(timeline: Timeline, path: Path, progress: Callable[[Iterable[int]], Iterable[int]]) -> None:
+    write_video(timeline, path, progress(range(timeline.replay.num_frames)))
+
+
+def write_video(timeline: Timeline, path: Path, frames: Iterable[int]) -> None:
+    """Some frames as a video in real time."""
     writer: Any = imageio.get_writer(path, fps=timeline.replay.fps, macro_block_size=2)
     with writer:
         for picture in pictures(timeline, frames, SIZE):

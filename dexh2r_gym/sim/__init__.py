@@ -32,8 +32,12 @@ class Simulator(Protocol):
         joints: Tensor,
         object_pose: Tensor,
         giver_bones: Tensor,
+        factors: Tensor | None = None,
     ) -> None:
-        """Put worlds (n,) with these objects and givers into a state at rest; the other worlds stay as they are."""
+        """Put worlds (n,) with these objects and givers into a state at rest; the other worlds stay as they are.
+
+        factors: (n, 3) of friction, mass and strength, see `dexh2r_gym.sim.randomise`; without effect in `kinematic`.
+        """
 
     def grip(self, worlds: Tensor) -> None:
         """From now on, until they are reset, friction in worlds (n,) is solved as closely as a firm grip needs."""

@@ -42,6 +42,7 @@ class KinematicSimulator:
         joints: Tensor,
         object_pose: Tensor,
         giver_bones: Tensor,
+        factors: Tensor | None = None,
     ) -> None:
         s = self.state
         s.hand_pose[worlds], s.hand_joints[worlds], s.object_pose[worlds] = hand_pose, joints, object_pose

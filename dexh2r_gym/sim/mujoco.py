@@ -16,6 +16,7 @@ from dexh2r_gym.hand import BASE_LEAD_TIME, JOINT_LEAD_TIME, JOINT_NAMES
 from dexh2r_gym.objects import ObjectModel
 from dexh2r_gym.rotations import quat_conjugate, quat_from_axis_angle, quat_multiply, quat_rotate, quat_to_axis_angle
 from dexh2r_gym.scene import OBJECT_WELD_IMPEDANCE, OBJECT_WELD_TIME, SUBSTEPS_PER_SECOND, scene_model
+from dexh2r_gym.sim.randomise import randomised_model
 from dexh2r_gym.types import GIVER_PARTS, NUM_GIVER_JOINTS, SceneState
 
 OBJECT_LEAD_TIME = 2 * OBJECT_WELD_IMPEDANCE * OBJECT_WELD_TIME  # damping over stiffness of the weld
@@ -97,10 +98,13 @@ class MujocoSimulator:
         joints: Tensor,
         object_pose: Tensor,
         giver_bones: Tensor,
+        factors: Tensor | None = None,
     ) -> None:
         models = [
             scene_model(*pair, timestep=self._dt / self._num_substeps) for pair in zip(objects, givers, strict=True)
         ]
+        if factors is not None:
+            models = [randomised_model(*pair) for pair in zip(models, factors, strict=True)]
         if self._batch is None:
             self._start(models[0])
         assert self._batch is not None

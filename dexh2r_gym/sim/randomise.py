@@ -1,0 +1,102 @@
+"""Domain randomisation: friction, mass and strength drawn for every episode, and errors of the hand's own sensors.
+
+What is drawn follows from an episode's key alone, so it is the same whatever stands beside it.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from math import log1p
+
+import mujoco
+import torch
+from torch import Tensor
+
+from dexh2r_gym.hand import JOINT_NAMES
+from dexh2r_gym.sensing.hashing import uniform
+
+PHYSICS = ("friction", "mass", "strength")  # what has a factor
+MAX_RANGE = 9.0  # factors up to ten
+MAX_NOISE = 1.0  # m or rad
+_FACTORS = 10  # stream of random numbers
+
+
+@dataclass(frozen=True)
+class Randomisation:
+    """Ranges of what is drawn once an episode, and standard deviations of what is drawn every frame; 0 is off.
+
+    A range of 0.3 gives factors drawn log-uniformly from 1/1.3 to 1.3: as likely above 1 as below.
+    """
+
+    friction: float = 0.0
+    """Range of the friction of all contacts."""
+    mass: float = 0.0
+    """Range of the object's mass, and of its inertia with it."""
+    strength: float = 0.0
+    """Range of stiffness, damping and greatest torque of the hand's 22 joints, together."""
+    palm_position: float = 0.0
+    """Error of the palm as the agent sees it, m, each axis."""
+    palm_rotation: float = 0.0
+    """Error of the palm as the agent sees it, rad, about each axis of the world."""
+    joints: float = 0.0
+    """Error of each joint of the hand as the agent sees it, rad."""
+
+    def __post_init__(self) -> None:
+        for name in PHYSICS:
+            value = getattr(self, name)
+            if not 0 <= value <= MAX_RANGE:
+                raise ValueError(
+                    f"{name} of the randomisation must be 0 to {MAX_RANGE:g}, got {value}: 0.3 gives factors "
+                    "from 1/1.3 to 1.3"
+                )
+        for name in ("palm_position", "palm_rotation", "joints"):
+            value = getattr(self, name)
+            if not 0 <= value <= MAX_NOISE:
+                raise ValueError(f"{name} of the randomisation must be 0 to {MAX_NOISE:g} (m or rad), got {value}")
+
+    @property
+    def physics(self) -> bool:
+        """Whether any factor is drawn."""
+        return any(getattr(self, name) > 0 for name in PHYSICS)
+
+    @property
+    def senses(self) -> bool:
+        """Whether the hand's sensors err."""
+        return max(self.palm_position, self.palm_rotation, self.joints) > 0
+
+
+def draw_factors(randomisation: Randomisation, key: Tensor) -> Tensor:
+    """Factors of `PHYSICS` for episodes with these keys (n,) long: (n, 3) float64."""
+    width = torch.tensor([log1p(getattr(randomisation, name)) for name in PHYSICS], dtype=torch.float64)
+    return ((2.0 * uniform(key, _FACTORS, len(PHYSICS)).double() - 1.0) * width).exp()
+
+
+def randomised_model(model: mujoco.MjModel, factors: Tensor) -> mujoco.MjModel:
+    """A copy of a scene's model with friction, object mass and strength of the hand's joints times factors (3,).
+
+    A free body's constants go with its mass or against it, so none needs to be computed anew (`mj_setConst`).
+    """
+    model = copy.copy(model)
+    friction, mass, strength = factors.tolist()
+    model.geom_friction *= friction  # of all: that of a contact is the greater of the two
+    body = model.body("object").id
+    dof = int(model.joint("object_free").dofadr[0])
+    for values, rows in (
+        (model.body_inertia, slice(body, body + 1)),
+        (model.dof_M0, slice(dof, dof + 6)),
+    ):
+        values[rows] *= mass
+    for values, rows in (
+        (model.body_invweight0, slice(body, body + 1)),
+        (model.dof_invweight0, slice(dof, dof + 6)),
+    ):
+        values[rows] /= mass
+    model.body_subtreemass[0] += (mass - 1.0) * model.body_mass[body]
+    model.body_mass[body] *= mass
+    model.body_subtreemass[body] *= mass
+    joints = [int(model.actuator(name).id) for name in JOINT_NAMES]
+    model.actuator_gainprm[joints] *= strength
+    model.actuator_biasprm[joints] *= strength
+    model.actuator_forcerange[joints] *= strength
+    return model
