@@ -114,7 +114,7 @@ def test_losses_do_not_mix_devices(policy):
             "image": (height, width, 3),
             "depth": (height, width),
         }
-        batch = {name: torch.zeros(4, c.observed, *shapes[name]) for name in model.needs}
+        batch = {name: torch.zeros(4, c.observed, *shapes[name]) for name in {*model.needs, "goal_pos"}}
         batch["future"] = torch.zeros(4, model.ahead, 28)
     total = torch.stack(list(model.to(device).loss(send_to_device(batch, device), generator).values())).sum()
     total.backward()
