@@ -2,7 +2,8 @@
 
 The peer is EnvPool's HandManipulateBlock-v1, a ShadowHand whose physics runs in C++ on a thread pool.
 Ours is stepped with observations, rewards and the paper's metrics while the recorded demonstrations are played, so that
-worlds go through approach, contact and reset; the released code's metrics are left to `dexh2r score`.
+worlds go through approach, contact and reset; the released code's metrics are left to `dexh2r score`. "Everything on"
+is the physical handover with givers that react, randomised physics and late actions.
 
 Beside it, how fast random windows with object clouds are drawn (`ReplayWindows`), against reading each from the zarr
 arrays as they are, one at a time, collated by PyTorch.
@@ -35,38 +36,51 @@ PEER = "EnvPool HandManipulateBlock-v1"
 PEER_ENVS = 8
 PEER_STEP_SECONDS = 0.04  # 20 substeps of 2 ms
 WARM_UP_SECONDS = 2.0
-BACKENDS = ("mujoco", "kinematic")
+EVERYTHING = {  # that the physical handover can have
+    "ending": "hold",
+    "giver": {"time_warp": 0.3, "hesitation": 0.5, "pose_offset": 0.03, "retraction": True, "release": 0.1},
+    "randomisation": {"friction": 0.3, "mass": 0.3, "strength": 0.3, "palm_position": 0.002, "joints": 0.01},
+    "latency": 2,
+}
+SETUPS: dict[str, dict[str, Any]] = {
+    "mujoco": {},
+    "mujoco, everything on": EVERYTHING,
+    "mujoco, everything on, UR10e": {**EVERYTHING, "robot": "ur10e"},
+    "kinematic": {"backend": "kinematic"},
+}
 WINDOW_FRAMES, WINDOW_POINTS, WINDOW_BATCH = 16, 1024, 64
 
 
 def bench(out: Path, *, seconds: float, num_envs: Sequence[int], replays: str = "mini") -> str:
-    """Measure every backend at every number of worlds between two of the peer, and windows; write bench.json, bench.md.
+    """Measure each of `SETUPS` at every number of worlds between two of the peer, and windows.
+
+    Writes bench.json and bench.md into a folder.
 
     Returns the table as markdown. Without EnvPool the table says so and has no ratios.
     """
     from dexh2r_gym.envs import HandoverVectorEnv
 
     out.mkdir(parents=True, exist_ok=True)
-    jobs = [(backend, n) for backend in BACKENDS for n in num_envs]
+    jobs = [(setup, n) for setup in SETUPS for n in num_envs]
     rows: list[dict[str, Any]] = []
     with tqdm(total=len(jobs) + 3, unit="measurement") as bar:
         peer = [_measure_peer(seconds)]
         bar.update()
-        for backend, n in jobs:
+        for setup, n in jobs:
             env = gym.make_vec(
                 "DexH2R-Handover-v0",
                 num_envs=n,
                 vectorization_mode="vector_entry_point",
-                backend=backend,
                 autoreset_mode=AutoresetMode.SAME_STEP,
                 replays=replays,
                 split="all",
                 released_metrics=False,
+                **SETUPS[setup],
             )
             assert isinstance(env.unwrapped, HandoverVectorEnv)
             rate = measure_env(env.unwrapped, seconds)
             rows.append(
-                {"env": f"dexh2r-gym {backend}", "num_envs": n, "steps_per_s": rate, "fps": env.unwrapped.task.fps}
+                {"env": f"dexh2r-gym {setup}", "num_envs": n, "steps_per_s": rate, "fps": env.unwrapped.task.fps}
             )
             env.close()
             bar.update()
