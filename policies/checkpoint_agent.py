@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from dexh2r_gym.envs import HandoverVectorEnv
-from policies.agent import check_takes_hand_states
+from policies.agent import Agent, check_takes_hand_states
 from policies.approach import ApproachAgent, ApproachModel
 from policies.checkpoint import load_checkpoint, make_model, read_card
+from policies.plans_ahead import plans_ahead
 
 
 @dataclass(frozen=True)
@@ -23,10 +24,14 @@ class CheckpointAgent:
 
     path: Path
 
-    def __call__(self, env: HandoverVectorEnv | None = None, seed: int = 0) -> ApproachAgent:
-        """The agent. An environment, if given, must take absolute hand states."""
+    def __call__(self, env: HandoverVectorEnv | None = None, seed: int = 0) -> Agent:
+        """The agent. An environment, if given, must take absolute hand states; if late, the agent plans ahead."""
         if env is not None:
             check_takes_hand_states(env, self.path.stem)
+        return plans_ahead(self.agent(seed), env)
+
+    def agent(self, seed: int = 0) -> ApproachAgent:
+        """The agent for whatever environment."""
         return ApproachAgent(self._checked(load_checkpoint(self.path)), seed, name=self.path.stem)
 
     @cached_property
