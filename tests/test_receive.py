@@ -260,3 +260,46 @@ def test_reward_of_an_object_that_is_held(reward_mode):
         assert sum(rewards) == 1.0 and rewards[-1] == 1.0
     else:
         assert rewards[end] > 9.0 and rewards[-1] == pytest.approx(10.0, abs=0.1)
+
+
+def test_physics_that_diverges_in_the_hand_ends_that_world_alone():
+    ids = ["s02/banana/000", "s02/aerosol_can/000"]
+    alone = episodes(1, ids[1:])
+    env = HandoverVectorEnv(2, autoreset_mode=AutoresetMode.DISABLED, split="test", ending="hold")
+    agent = ScriptedExpert(env)
+    observation, _ = env.reset(seed=0, options={"replay": ids})
+    state, start, ended = None, np.ones(2, bool), np.zeros(2, bool)
+    while not ended.all():
+        action, state = agent.predict(observation, state, start)
+        observation, _, terminated, truncated, info = env.step(action)
+        if env.task.phase[0] == Phase.HOLDING:
+            env.task._sim._qvel[0] = torch.nan
+        start, ended = np.zeros(2, bool), terminated | truncated
+        if info.get("_outcome", start)[0]:
+            assert info["outcome"][0] == "DIVERGED" and not info["held"][0] and info["succ"][0]
+    record = env.episode_record(0)
+    assert record["outcome"] == "DIVERGED" and "became invalid" in record["reason"]
+    assert all(np.isfinite(record[name]).all() for name in ("hand_state", "object_pose", "giver_peak", "load"))
+    for key, value in env.episode_record(1).items():
+        np.testing.assert_array_equal(value, alone[ids[1]][key], err_msg=key)
+
+
+def test_a_run_cut_short_goes_on_to_the_same_bits(tmp_path):
+    def rolled(name: str, **options) -> dict[str, dict]:
+        run = evaluate(
+            lambda env, seed: ScriptedExpert(env), out=tmp_path / name, split="validation", progress=False,
+            ending="hold", agent_name="scripted", giver={"hesitation": 0.5, "release": 0.2},
+            randomisation={"friction": 0.3, "mass": 0.3}, **options,
+        )  # fmt: skip
+        assert run["handover"]["held"]["value"] > 50
+        files = sorted((tmp_path / name / "episodes").iterdir())
+        return {file.name: dict(np.load(file)) for file in files}
+
+    whole = rolled("whole", num_envs=9)
+    for file in list((tmp_path / "whole" / "episodes").iterdir())[::3]:
+        file.unlink()
+    again = rolled("whole", num_envs=4)
+    assert whole.keys() == again.keys()
+    for name, record in whole.items():
+        for key, value in record.items():
+            np.testing.assert_array_equal(value, again[name][key], err_msg=f"{name} {key}")

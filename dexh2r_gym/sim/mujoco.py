@@ -231,6 +231,6 @@ class MujocoSimulator:
             hand_velocity=sound(hand_velocity, None),
             object_pose=sound(thing, old and old.object_pose),
             object_velocity=sound(torch.cat((self._qvel[:, ov : ov + 3], thing_spin), dim=-1), None),
-            **{name: value.clone() for name, value in self._touch.items()},
+            **{name: sound(value, None) for name, value in self._touch.items()},
             diverged=self._diverged.clone(),
         )
