@@ -47,6 +47,10 @@ class Aligner:
         self.under_way[worlds], self._retreating[worlds] = False, False
         self._stalled[worlds], self._given_up[worlds] = 0, False
 
+    def begin(self, worlds: Tensor) -> None:
+        """Alignment begins in worlds (n,)."""
+        self.under_way[worlds] = True
+
     def look(self, worlds: Tensor, hand_pose: Tensor, goals: Tensor, free: Tensor) -> Tensor:
         """Which goal is the nearest now in worlds (n,), and how far away it is: d (n,) metres, inf where none is left.
 

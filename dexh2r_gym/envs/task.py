@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,44 +16,30 @@ from dexh2r_gym.envs import rewards
 from dexh2r_gym.envs.aligner import Aligner
 from dexh2r_gym.envs.commands import Commands
 from dexh2r_gym.envs.giver_hands import GiverHands
+from dexh2r_gym.envs.goals import Goals, goals_of
 from dexh2r_gym.envs.observer import Frame, Observer
 from dexh2r_gym.envs.options import HandoverOptions
-from dexh2r_gym.envs.own_grasp import Hands, OwnGrasps
+from dexh2r_gym.envs.own_grasp import OwnGrasps, hands_in_object
 from dexh2r_gym.envs.playback import Playback
 from dexh2r_gym.envs.receive import Outcome, Phase, Receive, max_frames
 from dexh2r_gym.envs.recordings import Recordings, open_split
 from dexh2r_gym.envs.scores import approach_scores, episode_record, touch_scores
 from dexh2r_gym.envs.trace import EpisodeTrace
 from dexh2r_gym.metrics import hand_object_depth
-from dexh2r_gym.objects import ObjectBatch
 from dexh2r_gym.overlay import draw_overlay
 from dexh2r_gym.render import SceneRenderer
 from dexh2r_gym.replay import Replay
 from dexh2r_gym.rotations import pose_inverse, pose_multiply
-from dexh2r_gym.sensing.calibration import calibration
 from dexh2r_gym.sim import PHYSICAL, make_simulator
 from dexh2r_gym.sim.randomise import PHYSICS, draw_factors
 from dexh2r_gym.types import EpisodeStatus, SceneState, join_hand_state, split_hand_state
-
-
-@dataclass(frozen=True)
-class Goals:
-    """The goal grasps of B worlds, G each, and what stands around them."""
-
-    pose: Tensor  # (B, G, 7) palm in the object frame
-    joints: Tensor  # (B, G, 22)
-    free: Tensor  # (B, G) bool, clear of the giver's hand now
-    free_at_end: Tensor  # (B, G) bool, clear of it in the last frame of the recording
-    giver_joints: Tensor  # (B, 16, 3) world
-    object_index: Tensor  # (B,) which of `objects`
-    objects: ObjectBatch
 
 
 class HandoverTask:
     """Runs episodes in B worlds. A world runs from `begin` until its `status` is no longer RUNNING.
 
     Attributes:
-        status: (B,) `EpisodeStatus`. aligning: (B,) bool, goal pose alignment is under way.
+        status: (B,) `EpisodeStatus`. reached: (B,) bool, a grasp has been. phase: (B,) `Phase`.
         d: (B,) metres to the nearest free goal, inf where none is. depth: (B,) metres, hand in object, mesh-exact.
         time: (B,) frame of the episode. playback: where object and giver are. arm: what carries the hand, None where it
         floats. running_ids: (B,) the trial of each world. replay_ids: the trials of the split. fps: frames a second.
@@ -96,16 +82,7 @@ class HandoverTask:
 
     def goals_now(self) -> Goals:
         """All goal grasps of every world, for agents that are allowed to look."""
-        rec, trial = self._recordings, self._trial
-        return Goals(
-            pose=rec.goal_pose[trial],
-            joints=rec.goal_joints[trial],
-            free=rec.goal_free[self.playback.row],
-            free_at_end=rec.goal_free[rec.offset[trial] + rec.length[trial] - 1],
-            giver_joints=self._givers.bones[..., :3],
-            object_index=rec.object_index[trial],
-            objects=rec.objects,
-        )
+        return goals_of(self._recordings, self._trial, self.playback.row, self._givers.bones)
 
     def recorded(self, worlds: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
         """What the recordings of worlds (n,) show in frames time (n, F), for agents that are allowed to know: object
@@ -116,10 +93,8 @@ class HandoverTask:
     def picture(self, renderer: SceneRenderer, world: int, *, window: bool = False) -> np.ndarray | None:
         """Draw one world: (H, W, 3) uint8, or in a window."""
         rec, trial = self._recordings, int(self._trial[world])
-        bones = self._givers.bones[world]
-        return (renderer.show if window else renderer.draw)(
-            self.scene, world, rec.object_of(trial), rec.givers[trial], bones
-        )
+        draw = renderer.show if window else renderer.draw
+        return draw(self.scene, world, rec.object_of(trial), rec.givers[trial], self._givers.bones[world])
 
     def annotate(self, picture: np.ndarray, world: int) -> np.ndarray:
         """A picture (H, W, 3) uint8 of this world with d, phase, penetration and force written into it."""
@@ -134,10 +109,6 @@ class HandoverTask:
             depth=float(self.depth[world]),
             giver_force=float(self.scene.giver_force[world]),
         )
-
-    def calibration(self, world: int) -> dict[str, Any]:
-        """Of every camera whose pictures or clouds this world shows; see `dexh2r_gym.sensing.calibration`."""
-        return calibration(self.observer.cameras, self.scene.hand_pose[world])
 
     def begin(self, worlds: Tensor, replay_ids: Sequence[str], keys: Tensor) -> None:
         """Frame 0 of these trials in these worlds (n,); keys (n,) long name the noise that their sensors will have."""
@@ -199,8 +170,7 @@ class HandoverTask:
             return rewards.sparse(kept if self.options.ending == "hold" else reached)
         force = self.scene.giver_force
         reward = rewards.dense(d_before, self.d, reached, self.depth, force)
-        reward = torch.where(receiving, rewards.dense_handover(kept, force), reward)
-        return torch.where(on, reward, 0.0)
+        return torch.where(on, torch.where(receiving, rewards.dense_handover(kept, force), reward), 0.0)
 
     def _align(self, w: Tensor) -> tuple[Tensor, Tensor]:
         """The next command of goal pose alignment in worlds w (n,): palm (n, 7), world, and joints (n, 22)."""
@@ -235,7 +205,7 @@ class HandoverTask:
         else:
             reached = d < REACHED_DISTANCE
             if (own := ~receiving).any():
-                reached[own] |= self._own_grasp(w[own], hand_in_object[own], depth[own])
+                reached[own] |= self._own_grasp(w[own], depth[own])
         timeout = torch.where(aligning, EpisodeStatus.TIMEOUT_ALIGNMENT, EpisodeStatus.TIMEOUT_APPROACH)
         status = torch.where(play.ended[w], timeout, EpisodeStatus.RUNNING)
         status = torch.where(reached, EpisodeStatus.REACHED, status)
@@ -260,7 +230,7 @@ class HandoverTask:
         if self.options.alignment == "env":
             near = d < START_DISTANCE[self.options.mode]
             begins = w[near & ~aligning & ~receiving & (status == EpisodeStatus.RUNNING)]
-            self._aligner.under_way[begins] = True
+            self._aligner.begin(begins)
             self._trace.alignment_begin[begins] = self.time[begins] + 1
 
     def _begin_to_receive(self, w: Tensor) -> None:
@@ -283,17 +253,10 @@ class HandoverTask:
             obj, giver = self._recordings.object_of(trial), self._recordings.givers[trial]
             self._givers.let_go(world, giver, self.scene, obj)
 
-    def _own_grasp(self, w: Tensor, hand_in_object: Tensor, depth: Tensor) -> Tensor:
+    def _own_grasp(self, w: Tensor, depth: Tensor) -> Tensor:
         """Whether the hands of worlds w (n,) hold the object, in a grasp of the pool or not, (n,) bool."""
-        rec, trial, from_world = self._recordings, self._trial[w], pose_inverse(self.scene.object_pose[w])
-        hands = Hands(
-            pose=hand_in_object,
-            joints=self.scene.hand_joints[w],
-            told_pose=pose_multiply(from_world, self._told.pose[w]),
-            told_joints=self._told.joints[w],
-            depth=depth,
-            giver_bones=pose_multiply(from_world[:, None], self._givers.bones[w]),
-        )
+        rec, trial, bones = self._recordings, self._trial[w], self._givers.bones[w]
+        hands = hands_in_object(w, self.scene, self._told.of(w), depth, bones)
         givers = [rec.givers[i] for i in trial.tolist()]
         return self._own_grasps.hold(w, hands, rec.object_index[trial], rec.objects, givers)
 
