@@ -1,4 +1,5 @@
-"""The handover task for B worlds: goals, alignment, penetration, status; everything but Gymnasium's conventions."""
+"""The handover task for B worlds: what a frame brings, put together from the files beside this one; everything but
+Gymnasium's conventions."""
 
 from __future__ import annotations
 
