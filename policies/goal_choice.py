@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dexh2r_gym.envs.task import Goals, HandoverTask
+from dexh2r_gym.envs.goals import Goals
+from dexh2r_gym.envs.task import HandoverTask
 from dexh2r_gym.rotations import pose_apply, pose_inverse, pose_multiply
 from policies.reach import reach_cost
 

@@ -152,7 +152,7 @@ class Clock:
 
 def test_real_time_takes_what_the_policy_takes():
     env, clock = make(3, realtime=True), Clock()
-    env._thinking = Stopwatch(clock)
+    env._watch = Stopwatch(clock)
     observation, _ = env.reset(seed=0, options={"replay": IDS})
     first = observation[:, :28].copy()
     seen, there = [observation[:, 1]], first.copy()
@@ -170,7 +170,7 @@ def test_real_time_takes_what_the_policy_takes():
 
 def test_drawing_is_not_thinking(monkeypatch):
     env, clock = make(1, realtime=True, render_mode="rgb_array"), Clock()
-    env._thinking = Stopwatch(clock)
+    env._watch = Stopwatch(clock)
     env.reset(seed=0, options={"replay": IDS[:1]})
     import dexh2r_gym.envs.handover_vector as module
 
@@ -185,7 +185,7 @@ def test_drawing_is_not_thinking(monkeypatch):
     env.render()
     clock.now += 0.01
     env.step(np.zeros((1, 28)))
-    assert env._latency_ms()[0] == pytest.approx(10.0)
+    assert env._thinking.mean_ms[0] == pytest.approx(10.0)
 
 
 def test_real_time_says_how_long_the_policy_took():

@@ -13,10 +13,10 @@ from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
 from dexh2r_gym.envs import control
-from dexh2r_gym.envs.latency import Stopwatch, frames_late
+from dexh2r_gym.envs.infos import calibration_info, final_info, masked, step_info
+from dexh2r_gym.envs.latency import Stopwatch, Thinking, frames_late
 from dexh2r_gym.envs.memory import check_memory
 from dexh2r_gym.envs.options import make_options
-from dexh2r_gym.envs.receive import Outcome
 from dexh2r_gym.envs.task import HandoverTask
 from dexh2r_gym.render import SceneRenderer
 from dexh2r_gym.types import EpisodeStatus
@@ -225,8 +225,8 @@ class HandoverVectorEnv(VectorEnv[Any, Any, np.ndarray]):
         self._idle = np.ones(num_envs, dtype=bool)  # not running: never reset, or ended and not yet reset
         self._started = False
         self._renderer: SceneRenderer | None = None
-        self._thinking = Stopwatch()
-        self._thought = np.zeros((2, num_envs))  # s in the running episode, and in how many actions
+        self._watch = Stopwatch()
+        self._thinking = Thinking(num_envs)
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
@@ -245,8 +245,8 @@ class HandoverVectorEnv(VectorEnv[Any, Any, np.ndarray]):
         if self.render_mode == "human":
             self.render()
         observation = self._observation()
-        info = self._step_info(mask) | (self._calibration(mask) if options.get("calibration") else {})
-        self._thinking.start()
+        info = step_info(self.task, mask) | (calibration_info(self.task, mask) if options.get("calibration") else {})
+        self._watch.start()
         return observation, info
 
     def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
@@ -272,7 +272,7 @@ class HandoverVectorEnv(VectorEnv[Any, Any, np.ndarray]):
         final = self._final_info(finished) if finished.any() else {}
         everywhere = np.ones(self.num_envs, dtype=bool)
         if self.autoreset_mode == AutoresetMode.SAME_STEP and finished.any():
-            last_observation, last_info = self._observation(), self._step_info(finished)
+            last_observation, last_info = self._observation(), step_info(self.task, finished)
             self._begin(finished, None)
             final_obs = np.full(self.num_envs, None, dtype=object)
             for i in np.flatnonzero(finished).tolist():
@@ -292,8 +292,8 @@ class HandoverVectorEnv(VectorEnv[Any, Any, np.ndarray]):
         observation = self._observation()
         if self.render_mode == "human":
             self.render()
-        info = self._step_info(everywhere) | final
-        self._thinking.start()
+        info = step_info(self.task, everywhere) | final
+        self._watch.start()
         return observation, reward, terminated, truncated, info
 
     def render(self) -> tuple[np.ndarray, ...] | None:
@@ -311,14 +311,13 @@ class HandoverVectorEnv(VectorEnv[Any, Any, np.ndarray]):
         picture = self.task.picture(self._get_renderer(), world)
         assert picture is not None
         picture = self.task.annotate(picture, world) if self.options.overlay else picture
-        self._thinking.skip(drawing.stop())  # the policy does not wait for pictures
+        self._watch.skip(drawing.stop())  # the policy does not wait for pictures
         return picture
 
     def episode_record(self, world: int) -> dict[str, Any]:
         """See `HandoverTask.record`: what is needed to score this world's last episode again, until it is reset."""
-        return self.task.record(world) | (
-            {"latency_ms": float(self._latency_ms()[world])} if self.options.realtime else {}
-        )
+        thought = {"latency_ms": float(self._thinking.mean_ms[world])} if self.options.realtime else {}
+        return self.task.record(world) | thought
 
     def close_extras(self, **kwargs: Any) -> None:
         """Free the renderers."""
@@ -349,54 +348,23 @@ class HandoverVectorEnv(VectorEnv[Any, Any, np.ndarray]):
         ids = [asked[w] or self.replay_ids[int(self._rngs[w].integers(len(self.replay_ids)))] for w in worlds]
         keys = torch.tensor([int(self._noise_rngs[w].integers(1 << 62)) for w in worlds])
         self.task.begin(torch.from_numpy(worlds), ids, keys)
-        self._thought[:, mask] = 0.0
+        self._thinking.begin(mask)
         self._idle[mask] = False
 
     def _lateness(self, on: np.ndarray) -> Tensor:
         """Frames that the actions of all worlds are late, (B,): the time since the last observation, rounded up."""
-        seconds = self._thinking.stop()
-        self._thought += np.where(on, [[seconds], [1.0]], 0.0)
+        seconds = self._watch.stop()
+        self._thinking.add(seconds, on)
         return torch.full((self.num_envs,), frames_late(seconds, self.task.fps))
 
-    def _latency_ms(self) -> np.ndarray:
-        """Mean time to think in the running or last episode of each world, (B,)."""
-        seconds, count = self._thought
-        return 1000.0 * seconds / np.maximum(count, 1)
+    def _final_info(self, finished: np.ndarray) -> dict[str, Any]:
+        """What is told of the worlds of the mask, (B,) bool, whose episodes are over."""
+        thought = {"latency_ms": self._thinking.mean_ms[finished]} if self.options.realtime else {}
+        return final_info(self.task, finished) | masked(finished, **thought)
 
     def _observation(self) -> Any:
         out = self.task.observation()
         return out.numpy() if isinstance(out, Tensor) else {k: v.numpy() for k, v in out.items()}
-
-    def _step_info(self, mask: np.ndarray) -> dict[str, Any]:
-        """Info of the worlds of the mask, in Gymnasium's vector form: (B,) arrays and `_key` masks."""
-        task = self.task
-        seen = {"points_seen": task.observer.points_seen.numpy()[mask]} if task.observer.sees_points else {}
-        return _masked(
-            mask,
-            **seen,
-            replay=task.running_ids[mask],
-            goal_distance=task.d.numpy()[mask],
-            depth=task.depth.numpy()[mask],
-            giver_force=task.scene.giver_force.numpy()[mask],
-        )
-
-    def _calibration(self, mask: np.ndarray) -> dict[str, Any]:
-        found = np.empty(int(mask.sum()), dtype=object)
-        for i, world in enumerate(np.flatnonzero(mask).tolist()):
-            found[i] = self.task.calibration(world)
-        return _masked(mask, calibration=found)
-
-    def _final_info(self, finished: np.ndarray) -> dict[str, Any]:
-        worlds = torch.from_numpy(np.flatnonzero(finished))
-        values = {key: value.numpy() for key, value in self.task.metrics(worlds).items()}
-        status = np.array([EpisodeStatus(s).name for s in self.task.status[worlds].tolist()], dtype=object)
-        if (arm := self.task.arm) is not None:
-            values["arm_reason"] = np.array([arm.reason(world) for world in worlds.tolist()], dtype=object)
-        if "outcome" in values:
-            values["outcome"] = np.array([Outcome(int(x)).name for x in values["outcome"]], dtype=object)
-        if self.options.realtime:
-            values["latency_ms"] = self._latency_ms()[finished]
-        return _masked(finished, **values, status=status)
 
     def _check_mask(self, mask: Any) -> np.ndarray:
         if mask is None:
@@ -411,16 +379,6 @@ class HandoverVectorEnv(VectorEnv[Any, Any, np.ndarray]):
         if self._renderer is None:
             self._renderer = SceneRenderer()
         return self._renderer
-
-
-def _masked(mask: np.ndarray, **values: np.ndarray) -> dict[str, Any]:
-    """Values (n,) of the worlds of a mask (B,) as (B,) arrays, each with its `_key` mask."""
-    info: dict[str, Any] = {}
-    for key, value in values.items():
-        out = np.full((len(mask), *value.shape[1:]), None if value.dtype == object else 0, dtype=value.dtype)
-        out[mask] = value
-        info[key], info[f"_{key}"] = out, mask.copy()
-    return info
 
 
 def _world(observation: Any, i: int) -> Any:

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -73,6 +74,28 @@ class Stopwatch:
     def skip(self, seconds: float) -> None:
         """Do not count these."""
         self._began += seconds
+
+
+class Thinking:
+    """What the policy's thinking has taken in the running or last episode of each of B worlds."""
+
+    def __init__(self, num_worlds: int) -> None:
+        self._seconds = np.zeros(num_worlds)
+        self._actions = np.zeros(num_worlds)
+
+    def begin(self, mask: np.ndarray) -> None:
+        """New episodes in the worlds of the mask, (B,) bool."""
+        self._seconds[mask], self._actions[mask] = 0.0, 0.0
+
+    def add(self, seconds: float, on: np.ndarray) -> None:
+        """The policy has thought so long about an action for the worlds that are on, (B,) bool."""
+        self._seconds += np.where(on, seconds, 0.0)
+        self._actions += on
+
+    @property
+    def mean_ms(self) -> np.ndarray:
+        """Mean time of an action in each world, (B,) ms."""
+        return 1000.0 * self._seconds / np.maximum(self._actions, 1)
 
 
 def frames_late(seconds: float, fps: float) -> int:

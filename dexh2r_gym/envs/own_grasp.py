@@ -22,8 +22,8 @@ from dexh2r_gym.grasps.tighten import TIGHTEN_RANGE
 from dexh2r_gym.hand import LINK_NAMES, SURFACE_LINK, forward_kinematics, surface_points_local
 from dexh2r_gym.hand.kinematics import PALM, WRIST
 from dexh2r_gym.objects import ObjectBatch
-from dexh2r_gym.rotations import pose_apply, quat_angle
-from dexh2r_gym.types import NUM_JOINTS
+from dexh2r_gym.rotations import pose_apply, pose_inverse, pose_multiply, quat_angle
+from dexh2r_gym.types import NUM_JOINTS, SceneState
 
 STILL_FRAMES = 5
 STILL_DISTANCE = 0.003  # m
@@ -41,6 +41,24 @@ class Hands:
     told_joints: Tensor  # (n, 22)
     depth: Tensor  # (n,) m, hand in object
     giver_bones: Tensor  # (n, 16, 7)
+
+
+def hands_in_object(
+    worlds: Tensor, scene: SceneState, told: tuple[Tensor, Tensor], depth: Tensor, giver_bones: Tensor
+) -> Hands:
+    """The hands of worlds (n,) as a scene of B worlds shows them.
+
+    told: palm (n, 7), world, and joints (n, 22). depth: (n,) metres. giver_bones: (n, 16, 7), world.
+    """
+    to_object = pose_inverse(scene.object_pose[worlds])
+    return Hands(
+        pose=pose_multiply(to_object, scene.hand_pose[worlds]),
+        joints=scene.hand_joints[worlds],
+        told_pose=pose_multiply(to_object, told[0]),
+        told_joints=told[1],
+        depth=depth,
+        giver_bones=pose_multiply(to_object[:, None], giver_bones),
+    )
 
 
 class OwnGrasps:

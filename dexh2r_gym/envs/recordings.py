@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -10,6 +11,21 @@ from torch import Tensor
 from dexh2r_gym.giver import GiverHand
 from dexh2r_gym.objects import ObjectBatch, ObjectModel
 from dexh2r_gym.replay import Replay, ReplayStore
+
+
+def open_split(replays: str | Path, split: str) -> tuple[ReplayStore, list[str], float]:
+    """A replay store, the ids of the trials of one of its splits ("all" for all), and their frames a second.
+
+    ValueError where there are no trials, or not all of one frame rate.
+    """
+    store = ReplayStore.open(replays)
+    ids = store.ids(None if split == "all" else split)
+    if not ids:
+        raise ValueError(f"split {split!r} of {replays} has no trials; try split='all'")
+    rates = {store.info(i).fps for i in ids}
+    if len(rates) > 1:
+        raise ValueError(f"trials of one environment must share a frame rate, {replays} has {sorted(rates)}")
+    return store, ids, rates.pop()
 
 
 class Recordings:
@@ -54,6 +70,10 @@ class Recordings:
     def object_of(self, trial: int) -> ObjectModel:
         """The object of a loaded trial."""
         return self.objects.objects[int(self.object_index[trial])]
+
+    def bones_of(self, trial: int) -> Tensor:
+        """The giver's bones in all frames of a loaded trial, (T, 16, 7)."""
+        return self.giver_bones[self.offset[trial] : self.offset[trial] + self.length[trial]]
 
     def _hand_of(self, replay: Replay) -> GiverHand:
         """The giver's hand, one object for all trials of the same hand."""

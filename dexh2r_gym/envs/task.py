@@ -1,73 +1,46 @@
-"""The handover task for B worlds: goals, alignment, penetration, status; everything but Gymnasium's conventions."""
+"""The handover task for B worlds: what a frame brings, put together from the files beside this one; everything but
+Gymnasium's conventions."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from dexh2r_gym.alignment import (
-    ALIGNMENT_DEPTH,
-    CLOSED_ANGLE,
-    REACHED_DISTANCE,
-    STALL_FRAMES,
-    START_DISTANCE,
-    alignment_candidates,
-    arrived,
-    behind_goal,
-    nearest_goal,
-)
+from dexh2r_gym.alignment import REACHED_DISTANCE, START_DISTANCE
 from dexh2r_gym.arm.robot import ArmRobot
-from dexh2r_gym.envs import control, rewards
-from dexh2r_gym.envs.latency import MAX_LATENCY, ActionDelay
+from dexh2r_gym.envs import rewards
+from dexh2r_gym.envs.aligner import Aligner
+from dexh2r_gym.envs.commands import Commands
+from dexh2r_gym.envs.giver_hands import GiverHands
+from dexh2r_gym.envs.goals import Goals, goals_of
 from dexh2r_gym.envs.observer import Frame, Observer
 from dexh2r_gym.envs.options import HandoverOptions
-from dexh2r_gym.envs.own_grasp import Hands, OwnGrasps
+from dexh2r_gym.envs.own_grasp import OwnGrasps, hands_in_object
 from dexh2r_gym.envs.playback import Playback
 from dexh2r_gym.envs.receive import Outcome, Phase, Receive, max_frames
-from dexh2r_gym.envs.recordings import Recordings
+from dexh2r_gym.envs.recordings import Recordings, open_split
+from dexh2r_gym.envs.scores import approach_scores, episode_record, touch_scores
 from dexh2r_gym.envs.trace import EpisodeTrace
-from dexh2r_gym.envs.ways_out import WaysOut
-from dexh2r_gym.hand import OPEN_HAND
-from dexh2r_gym.metrics import approach_metrics, hand_object_depth, released_depth
-from dexh2r_gym.objects import ObjectBatch
+from dexh2r_gym.metrics import hand_object_depth
 from dexh2r_gym.overlay import draw_overlay
 from dexh2r_gym.render import SceneRenderer
-from dexh2r_gym.replay import Replay, ReplayStore
-from dexh2r_gym.replay.validate import MAX_GOALS
-from dexh2r_gym.rotations import pose_integrate, pose_inverse, pose_multiply
-from dexh2r_gym.safety import safety_metrics
-from dexh2r_gym.sensing.calibration import calibration
+from dexh2r_gym.replay import Replay
+from dexh2r_gym.rotations import pose_inverse, pose_multiply
 from dexh2r_gym.sim import PHYSICAL, make_simulator
 from dexh2r_gym.sim.randomise import PHYSICS, draw_factors
-from dexh2r_gym.types import NUM_GIVER_JOINTS, EpisodeStatus, SceneState, join_hand_state, split_hand_state
-from dexh2r_gym.verdict import verdict
-
-TOUCHED = ("giver_force", "giver_peak", "giver_impulse", "contact_speed", "load")  # of a `SceneState`
-
-
-@dataclass(frozen=True)
-class Goals:
-    """The goal grasps of B worlds, G each, and what stands around them."""
-
-    pose: Tensor  # (B, G, 7) palm in the object frame
-    joints: Tensor  # (B, G, 22)
-    free: Tensor  # (B, G) bool, clear of the giver's hand now
-    free_at_end: Tensor  # (B, G) bool, clear of it in the last frame of the recording
-    giver_joints: Tensor  # (B, 16, 3) world
-    object_index: Tensor  # (B,) which of `objects`
-    objects: ObjectBatch
+from dexh2r_gym.types import EpisodeStatus, SceneState, join_hand_state, split_hand_state
 
 
 class HandoverTask:
     """Runs episodes in B worlds. A world runs from `begin` until its `status` is no longer RUNNING.
 
     Attributes:
-        status: (B,) `EpisodeStatus`. aligning: (B,) bool, goal pose alignment is under way.
+        status: (B,) `EpisodeStatus`. reached: (B,) bool, a grasp has been. phase: (B,) `Phase`.
         d: (B,) metres to the nearest free goal, inf where none is. depth: (B,) metres, hand in object, mesh-exact.
         time: (B,) frame of the episode. playback: where object and giver are. arm: what carries the hand, None where it
         floats. running_ids: (B,) the trial of each world. replay_ids: the trials of the split. fps: frames a second.
@@ -76,41 +49,26 @@ class HandoverTask:
 
     def __init__(self, num_worlds: int, options: HandoverOptions):
         self.options = options
-        self.store = ReplayStore.open(options.replays)
-        self.replay_ids = self.store.ids(None if options.split == "all" else options.split)
-        if not self.replay_ids:
-            raise ValueError(f"split {options.split!r} of {options.replays} has no trials; try split='all'")
-        rates = {self.store.info(i).fps for i in self.replay_ids}
-        if len(rates) > 1:
-            raise ValueError(
-                f"trials of one environment must share a frame rate, {options.replays} has {sorted(rates)}"
-            )
-        self.fps = rates.pop()
-        self._sim = make_simulator(options.backend, num_worlds, 1.0 / self.fps, options.num_threads)
+        self.store, self.replay_ids, self.fps = open_split(options.replays, options.split)
+        dt = 1.0 / self.fps
+        self._sim = make_simulator(options.backend, num_worlds, dt, options.num_threads)
         self._recordings = Recordings(self.store)
         self.playback = Playback(num_worlds, self._recordings, self.fps, options.giver)
-        self.observer = Observer(num_worlds, options, 1.0 / self.fps)
-        self.arm = ArmRobot(num_worlds, 1.0 / self.fps) if options.robot == "ur10e" else None
+        self.observer = Observer(num_worlds, options, dt)
+        self.arm = ArmRobot(num_worlds, dt) if options.robot == "ur10e" else None
         self._trace = EpisodeTrace(num_worlds, played=self.playback.moves)
-        self._delay = ActionDelay(num_worlds, MAX_LATENCY if options.realtime else options.latency)
+        self._told = Commands(num_worlds, dt, options)
+        self._aligner = Aligner(num_worlds, dt, options.speed_limits)
         self._own_grasps = OwnGrasps(num_worlds, options.num_threads)
-        self._receive = Receive(num_worlds, 1.0 / self.fps)
-        self._ways_out = WaysOut(num_worlds, 1.0 / self.fps)
-        self._giver_bones = torch.zeros(num_worlds, NUM_GIVER_JOINTS, 7, dtype=torch.float64)
-        self.reached = torch.zeros(num_worlds, dtype=torch.bool)
-        self._trial = torch.zeros(num_worlds, dtype=torch.long)
-        self.running_ids = np.full(num_worlds, None, dtype=object)
-        self._goal = torch.zeros(num_worlds, dtype=torch.long)
-        self._command_pose = torch.zeros(num_worlds, 7, dtype=torch.float64)
-        self._command_joints = torch.zeros(num_worlds, 22, dtype=torch.float64)
+        self._receive = Receive(num_worlds, dt)
+        self._givers = GiverHands(num_worlds, dt)
         drawn = options.randomisation is not None and options.randomisation.physics
         self._factors = torch.ones(num_worlds, len(PHYSICS), dtype=torch.float64) if drawn else None
+        self._trial = torch.zeros(num_worlds, dtype=torch.long)
+        self.running_ids = np.full(num_worlds, None, dtype=object)
         self.time = torch.zeros(num_worlds, dtype=torch.long)
-        self.aligning = torch.zeros(num_worlds, dtype=torch.bool)
-        self._retreating = torch.zeros(num_worlds, dtype=torch.bool)
-        self._stalled = torch.zeros(num_worlds, dtype=torch.long)
-        self._given_up = torch.zeros(num_worlds, MAX_GOALS, dtype=torch.bool)
         self.status = torch.full((num_worlds,), EpisodeStatus.RUNNING, dtype=torch.long)
+        self.reached = torch.zeros(num_worlds, dtype=torch.bool)
         self.d = torch.full((num_worlds,), torch.inf, dtype=torch.float64)
         self.depth = torch.zeros(num_worlds, dtype=torch.float64)
 
@@ -125,16 +83,7 @@ class HandoverTask:
 
     def goals_now(self) -> Goals:
         """All goal grasps of every world, for agents that are allowed to look."""
-        rec, trial = self._recordings, self._trial
-        return Goals(
-            pose=rec.goal_pose[trial],
-            joints=rec.goal_joints[trial],
-            free=rec.goal_free[self.playback.row],
-            free_at_end=rec.goal_free[rec.offset[trial] + rec.length[trial] - 1],
-            giver_joints=self._giver_bones[..., :3],
-            object_index=rec.object_index[trial],
-            objects=rec.objects,
-        )
+        return goals_of(self._recordings, self._trial, self.playback.row, self._givers.bones)
 
     def recorded(self, worlds: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
         """What the recordings of worlds (n,) show in frames time (n, F), for agents that are allowed to know: object
@@ -145,10 +94,8 @@ class HandoverTask:
     def picture(self, renderer: SceneRenderer, world: int, *, window: bool = False) -> np.ndarray | None:
         """Draw one world: (H, W, 3) uint8, or in a window."""
         rec, trial = self._recordings, int(self._trial[world])
-        bones = self._giver_bones[world]
-        return (renderer.show if window else renderer.draw)(
-            self.scene, world, rec.object_of(trial), rec.givers[trial], bones
-        )
+        draw = renderer.show if window else renderer.draw
+        return draw(self.scene, world, rec.object_of(trial), rec.givers[trial], self._givers.bones[world])
 
     def annotate(self, picture: np.ndarray, world: int) -> np.ndarray:
         """A picture (H, W, 3) uint8 of this world with d, phase, penetration and force written into it."""
@@ -163,10 +110,6 @@ class HandoverTask:
             depth=float(self.depth[world]),
             giver_force=float(self.scene.giver_force[world]),
         )
-
-    def calibration(self, world: int) -> dict[str, Any]:
-        """Of every camera whose pictures or clouds this world shows; see `dexh2r_gym.sensing.calibration`."""
-        return calibration(self.observer.cameras, self.scene.hand_pose[world])
 
     def begin(self, worlds: Tensor, replay_ids: Sequence[str], keys: Tensor) -> None:
         """Frame 0 of these trials in these worlds (n,); keys (n,) long name the noise that their sensors will have."""
@@ -187,18 +130,16 @@ class HandoverTask:
         self.observer.begin(worlds, objects, givers, keys)
         self._trial[worlds], self.time[worlds] = trial, 0
         self.running_ids[worlds.numpy()] = replay_ids
-        self.aligning[worlds], self._retreating[worlds] = False, False
-        self._stalled[worlds], self._given_up[worlds] = 0, False
         self.status[worlds] = EpisodeStatus.RUNNING
-        self._command_pose[worlds], self._command_joints[worlds] = hand_pose, joints
         after = max_frames(self.fps) if self.options.ending == "hold" else 0
         self._trace.start(worlds, play.longest(trial) + after)
-        self._receive.forget(worlds)
-        self.reached[worlds] = False
-        self._giver_bones[worlds] = play.giver_bones[worlds]
+        self._told.begin(worlds, hand_pose, joints)
+        self._aligner.forget(worlds)
         self._own_grasps.begin(worlds)
-        self._delay.begin(worlds)
-        started = torch.zeros_like(self.aligning)
+        self._receive.forget(worlds)
+        self._givers.begin(worlds, play.giver_bones[worlds])
+        self.reached[worlds] = False
+        started = torch.zeros_like(self.reached)
         started[worlds] = True
         self._look(started)
 
@@ -208,122 +149,72 @@ class HandoverTask:
         action: (B, 28), checked. late: (B,) frames until it arrives, by default the option `latency`.
         Returns the reward, (B,) float64, 0 for worlds that are not on.
         """
-        d_before = self.d
-        play, dt, limits = self.playback, 1.0 / self.fps, self.options.speed_limits
-        late = torch.full_like(self.time, self.options.latency) if late is None else late
-        action, told, fresh = self._delay.exchange(action, late, on)
-        pose, joints = control.hand_target(
-            action, self._command_pose, self._command_joints, self.options.control_mode, limits, dt
-        )
-        told &= fresh | (self.options.control_mode == "absolute")  # a move is made once, a target holds
-        pose = torch.where(told[:, None], pose, self._command_pose)
-        joints = torch.where(told[:, None], joints, self._command_joints)
-        aligning = self.aligning & on & ~self.reached
-        if aligning.any():
-            w = aligning.nonzero().squeeze(1)
+        d_before, play, receive = self.d, self.playback, self._receive
+        receiving = receive.phase > 0
+        pose, joints = self._told.asked(action, late, on)
+        if (w := (self._aligner.under_way & on & ~self.reached).nonzero().squeeze(1)).numel():
             pose[w], joints[w] = self._align(w)
-        receiving = self._receive.phase > 0
-        if (r := (receiving & on).nonzero().squeeze(1)).numel():
-            pose[r], joints[r] = self._receive.command(r, self.scene)
+        if (w := (receiving & on).nonzero().squeeze(1)).numel():
+            pose[w], joints[w] = receive.command(w, self.scene)
         if self.arm is not None:
             pose = self.arm.follow(pose, on)
-        self._command_pose = torch.where(on[:, None], pose, self._command_pose)
-        self._command_joints = torch.where(on[:, None], joints, self._command_joints)
+        self._told.tell(pose, joints, on)
         self.time = torch.where(on, self.time + 1, self.time)
         force = torch.where(receiving, 0.0, self.scene.giver_force)  # that of taking over is expected
         play.advance(on, force, self.scene.hand_pose[:, :3])
-        self._move_givers(on)
-        held = self._receive.held
-        self._sim.step(self._command_pose, self._command_joints, play.object_pose, self._giver_bones, on, held)
+        self._givers.move(on, play.giver_bones, receive.held, receive.since_release)
+        self._sim.step(self._told.pose, self._told.joints, play.object_pose, self._givers.bones, on, receive.held)
         self._look(on)
         reached = on & self.reached & ~receiving
-        kept = on & (self._receive.outcome == Outcome.HELD)
+        kept = on & (receive.outcome == Outcome.HELD)
         if self.options.reward_mode == "sparse":
             return rewards.sparse(kept if self.options.ending == "hold" else reached)
         force = self.scene.giver_force
         reward = rewards.dense(d_before, self.d, reached, self.depth, force)
-        reward = torch.where(receiving, rewards.dense_handover(kept, force), reward)
-        return torch.where(on, reward, 0.0)
-
-    def _move_givers(self, on: Tensor) -> None:
-        """Givers where the recording has them, or on their way out."""
-        self._giver_bones = torch.where(on[:, None, None], self.playback.giver_bones, self._giver_bones)
-        self._ways_out.follow(on & ~self._receive.held, self._receive.since_release, self._giver_bones)
+        return torch.where(on, torch.where(receiving, rewards.dense_handover(kept, force), reward), 0.0)
 
     def _align(self, w: Tensor) -> tuple[Tensor, Tensor]:
-        """The next command of goal pose alignment in worlds w (n,), with its collision check (section 4.3).
+        """The next command of goal pose alignment in worlds w (n,): palm (n, 7), world, and joints (n, 22)."""
+        rec, index = self._recordings, self._recordings.object_index[self._trial[w]]
+        return self._aligner.command(w, self._told.of(w), self._goal(w), self.scene, self.depth[w], rec.objects, index)
 
-        The object is expected where it would go next, "assuming motion is linear in a short time" (section 4.3).
-        """
-        rec, scene, trial = self._recordings, self.scene, self._trial[w]
-        pose, joints = self._command_pose[w], self._command_joints[w]
-        ahead = pose_integrate(scene.object_pose[w], scene.object_velocity[w], 1.0 / self.fps)
-        goal = pose_multiply(ahead, rec.goal_pose[trial, self._goal[w]])
-        goal_joints = rec.goal_joints[trial, self._goal[w]]
-        candidates = alignment_candidates(pose, joints, goal, goal_joints, self.options.speed_limits, 1.0 / self.fps)
-        limit, index = self.depth[w].clamp_min(ALIGNMENT_DEPTH), rec.object_index[trial]
-        choice = torch.full_like(w, len(candidates) - 1)  # which leads away from the object and needs no check
-        open_ = torch.arange(len(w))  # worlds that have found no clear step yet
-        for number, candidate in enumerate(candidates[:-1]):
-            state = join_hand_state(*candidate)[open_]
-            depth = hand_object_depth(state, ahead[open_], index[open_], rec.objects, exact=False)
-            clear = depth <= limit[open_]
-            choice[open_[clear]], open_ = number, open_[~clear]
-        blocked = choice == len(candidates) - 1
-        ready = arrived(pose, joints, behind_goal(goal), OPEN_HAND.expand_as(joints))
-        # a goal that is blocked even from behind it, or held off by contact once there, is given up for this episode
-        self._stalled[w] = (self._stalled[w] + 1) * arrived(pose, joints, goal, goal_joints)
-        give_up = (ready & blocked) | (self._stalled[w] > STALL_FRAMES)
-        self._given_up[w[give_up], self._goal[w[give_up]]] = True
-        retreating = give_up | blocked | (self._retreating[w] & ~ready)
-        self._retreating[w] = retreating
-        choice[retreating] = len(candidates) - 1
-        rows = torch.arange(len(w))
-        poses, closings = (torch.stack(parts) for parts in zip(*candidates, strict=True))
-        return poses[choice, rows], closings[choice, rows]
+    def _goal(self, w: Tensor | slice = slice(None)) -> tuple[Tensor, Tensor]:
+        """The nearest free goals of worlds w (n,): palm (n, 7), object frame, and joints (n, 22)."""
+        rec, trial, goal = self._recordings, self._trial[w], self._aligner.goal[w]
+        return rec.goal_pose[trial, goal], rec.goal_joints[trial, goal]
 
     @property
     def phase(self) -> Tensor:
         """What each world is at, (B,) `Phase`."""
-        return torch.where(self._receive.phase > 0, self._receive.phase, self.aligning.long())
+        return torch.where(self._receive.phase > 0, self._receive.phase, self._aligner.under_way.long())
 
     def _look(self, on: Tensor) -> None:
         """Goals, d, depth and status of the worlds that moved, and their frame of the trace."""
         self.observer.move(on)
         w = on.nonzero().squeeze(1)
-        receiving = self._receive.phase[w] > 0
-        rec, scene, trial, play, aligning = (
-            self._recordings,
-            self.scene,
-            self._trial[w],
-            self.playback,
-            self.aligning[w],
-        )
+        receiving, aligning = self._receive.phase[w] > 0, self._aligner.under_way[w]
+        rec, scene, trial, play = self._recordings, self.scene, self._trial[w], self.playback
         hand_pose, object_pose = scene.hand_pose[w], scene.object_pose[w]
         if self.arm is not None:
-            self.arm.look(w, object_pose, self._giver_bones[w])
+            self.arm.look(w, object_pose, self._givers.bones[w])
         hand_in_object = pose_multiply(pose_inverse(object_pose), hand_pose)
-        free = rec.goal_free[play.row[w]]
-        free = free & ~self._given_up[w, : free.shape[1]]
-        goal, d = nearest_goal(hand_in_object, rec.goal_pose[trial], free)
+        d = self._aligner.look(w, hand_in_object, rec.goal_pose[trial], rec.goal_free[play.row[w]])
         hand_state = join_hand_state(hand_pose, scene.hand_joints[w])
         depth = hand_object_depth(hand_state, object_pose, rec.object_index[trial], rec.objects)
-        reached = d < REACHED_DISTANCE
         if self.options.alignment == "env":
-            # alignment has not ended before the fingers were told to close
-            open_by = (rec.goal_joints[trial, goal] - self._command_joints[w]).abs().amax(dim=-1)
-            reached &= aligning & (open_by < CLOSED_ANGLE)
-        elif (own := ~receiving).any():
-            reached[own] |= self._own_grasp(w[own], hand_in_object[own], depth[own])
+            reached = self._aligner.reached(w, d, self._told.joints[w], self._goal(w)[1])
+        else:
+            reached = d < REACHED_DISTANCE
+            if (own := ~receiving).any():
+                reached[own] |= self._own_grasp(w[own], depth[own])
         timeout = torch.where(aligning, EpisodeStatus.TIMEOUT_ALIGNMENT, EpisodeStatus.TIMEOUT_APPROACH)
         status = torch.where(play.ended[w], timeout, EpisodeStatus.RUNNING)
         status = torch.where(reached, EpisodeStatus.REACHED, status)
         status = torch.where(scene.diverged[w], EpisodeStatus.DIVERGED, status)
-        touch = {name: getattr(scene, name)[w] for name in TOUCHED}
-        phase = self.phase[w]
-        if play.moves:
-            touch |= {"giver_bones": self._giver_bones[w], "recording_frame": play.frame[w]}
-        self._trace.append(w, hand_state=hand_state, object_pose=object_pose, d=d, depth=depth, phase=phase, **touch)
+        played = {"giver_bones": self._givers.bones[w], "recording_frame": play.frame[w]} if play.moves else {}
+        self._trace.append(
+            w, scene, hand_state=hand_state, object_pose=object_pose, d=d, depth=depth, phase=self.phase[w], **played
+        )
         status = torch.where(receiving, EpisodeStatus.RUNNING, status)
         self.reached[w] |= reached & (status == EpisodeStatus.REACHED)
         self._trace.approach_frames[w] = torch.where(receiving, self._trace.approach_frames[w], self._trace.length[w])
@@ -332,24 +223,21 @@ class HandoverTask:
             status = torch.where(receiving & self._receive.over[w], EpisodeStatus.REACHED, status)
         begins = ~receiving & (status == EpisodeStatus.REACHED)
         if self.options.ending == "hold" and begins.any():
-            self._begin_to_receive(w[begins], goal[begins])
+            self._begin_to_receive(w[begins])
             status[begins] = EpisodeStatus.RUNNING
         # a new tensor each: what was handed out before stays as it was
-        self._goal = self._goal.index_put((w,), goal)
         self.d, self.depth = self.d.index_put((w,), d), self.depth.index_put((w,), depth)
         self.status = self.status.index_put((w,), status)
         if self.options.alignment == "env":
-            begins = w[
-                ~aligning & ~receiving & (d < START_DISTANCE[self.options.mode]) & (status == EpisodeStatus.RUNNING)
-            ]
-            self.aligning[begins] = True
+            near = d < START_DISTANCE[self.options.mode]
+            begins = w[near & ~aligning & ~receiving & (status == EpisodeStatus.RUNNING)]
+            self._aligner.begin(begins)
             self._trace.alignment_begin[begins] = self.time[begins] + 1
 
-    def _begin_to_receive(self, w: Tensor, goal: Tensor) -> None:
-        """The hands of worlds w (n,) have reached a grasp: goals (n,) of the pool, if the environment aligned them."""
+    def _begin_to_receive(self, w: Tensor) -> None:
+        """The hands of worlds w (n,) have reached a grasp: their goal, if the environment aligned them."""
         rec, trial, object_pose = self._recordings, self._trial[w], self.scene.object_pose[w]
-        command = self._command_pose[w], self._command_joints[w]
-        grasp = rec.goal_pose[trial, goal], rec.goal_joints[trial, goal]
+        command, grasp = self._told.of(w), self._goal(w)
         if self.options.alignment == "none":
             grasp = pose_multiply(pose_inverse(object_pose), command[0]), command[1]
         index, late = rec.object_index[trial], (self.playback.release_shift[w] * self.fps).round().long()
@@ -360,23 +248,16 @@ class HandoverTask:
 
     def _take_over(self, w: Tensor) -> None:
         """What the frame brought in worlds w (n,) whose hands are about to receive the object."""
-        let_go = self._receive.look(w, self.scene, self._command_pose[w], self.time[w])
+        let_go = self._receive.look(w, self.scene, self._told.pose[w], self.time[w])
         for world in let_go.tolist():
             trial = int(self._trial[world])
             obj, giver = self._recordings.object_of(trial), self._recordings.givers[trial]
-            self._ways_out.begin(world, giver, self._giver_bones[world], self.scene, obj)
+            self._givers.let_go(world, giver, self.scene, obj)
 
-    def _own_grasp(self, w: Tensor, hand_in_object: Tensor, depth: Tensor) -> Tensor:
+    def _own_grasp(self, w: Tensor, depth: Tensor) -> Tensor:
         """Whether the hands of worlds w (n,) hold the object, in a grasp of the pool or not, (n,) bool."""
-        rec, trial, from_world = self._recordings, self._trial[w], pose_inverse(self.scene.object_pose[w])
-        hands = Hands(
-            pose=hand_in_object,
-            joints=self.scene.hand_joints[w],
-            told_pose=pose_multiply(from_world, self._command_pose[w]),
-            told_joints=self._command_joints[w],
-            depth=depth,
-            giver_bones=pose_multiply(from_world[:, None], self._giver_bones[w]),
-        )
+        rec, trial, bones = self._recordings, self._trial[w], self._givers.bones[w]
+        hands = hands_in_object(w, self.scene, self._told.of(w), depth, bones)
         givers = [rec.givers[i] for i in trial.tolist()]
         return self._own_grasps.hold(w, hands, rec.object_index[trial], rec.objects, givers)
 
@@ -384,15 +265,15 @@ class HandoverTask:
 
     def observation(self) -> Any:
         """What the agents see, batched; see `dexh2r_gym.envs.observations`."""
-        rec, trial = self._recordings, self._trial
+        goal_pose, goal_joints = self._goal()
         return self.observer.observe(
             Frame(
                 scene=self.scene,
-                giver_bones=self._giver_bones,
-                goal_pose=rec.goal_pose[trial, self._goal],
-                goal_joints=rec.goal_joints[trial, self._goal],
+                giver_bones=self._givers.bones,
+                goal_pose=goal_pose,
+                goal_joints=goal_joints,
                 d=self.d,
-                aligning=self.aligning,
+                aligning=self._aligner.under_way,
                 progress=self.playback.progress,
                 time=self.time,
             )
@@ -401,29 +282,12 @@ class HandoverTask:
     def metrics(self, worlds: Tensor) -> dict[str, Tensor]:
         """Scores of the finished episodes of worlds (n,): `dexh2r_gym.metrics`, max_giver_force (N), end_frame, with
         physics `dexh2r_gym.safety`, with ending "hold" `Receive.results`."""
-        trace, length = self._trace, self._trace.approach_frames[worlds]
-        longest = int(length.max())
-        released = None
+        objects = None
         if self.options.released_metrics:
-            released = torch.zeros(len(worlds), longest, dtype=torch.float64)
-            for i, (world, t) in enumerate(zip(worlds.tolist(), length.tolist(), strict=True)):
-                states, poses = trace.hand_state[world, :t], trace.object_pose[world, :t]
-                released[i, :t] = released_depth(states, poses, self._recordings.object_of(int(self._trial[world])))
-        scores = approach_metrics(
-            depth=trace.depth[worlds, :longest],
-            palm=trace.hand_state[worlds, :longest, :3],
-            length=length,
-            reached=self.reached[worlds],
-            alignment_begin=trace.alignment_begin[worlds],
-            released_depth=released,
-        )
-        whole = trace.length[worlds]
-        last = int(whole.max())
-        force = torch.where(torch.arange(last) < whole[:, None], trace.giver_force[worlds, :last], 0.0)
-        scores |= {"max_giver_force": force.amax(dim=1), "end_frame": length - 1}
-        if self.options.backend in PHYSICAL:
-            peak, impulse, speed = (getattr(trace, name)[worlds, :last] for name in TOUCHED[1:4])
-            scores |= safety_metrics(peak, impulse, speed, whole, 1.0 / self.fps)
+            objects = [self._recordings.object_of(i) for i in self._trial[worlds].tolist()]
+        scores = approach_scores(self._trace, worlds, self.reached[worlds], objects)
+        physical = self.options.backend in PHYSICAL
+        scores |= touch_scores(self._trace, worlds, 1.0 / self.fps, physical=physical)
         if self.options.ending == "hold":
             scores |= self._receive.results(worlds)
         return scores | self._circumstances(worlds)
@@ -436,38 +300,27 @@ class HandoverTask:
         return found
 
     def record(self, world: int) -> dict[str, Any]:
-        """All that is needed to score the last episode of this world again, as numpy arrays and plain values."""
-        replay, trace, length = self.replay_of(world), self._trace, int(self._trace.length[world])
-        frames = {name: getattr(trace, name)[world, :length].numpy().copy() for name, _ in trace.SIZES}
-        record = frames | {
-            "replay": replay.id,
-            "object": replay.object,
-            "subject": replay.subject,
-            "kind": replay.kind,
-            "mode": self.options.mode,
-            "fps": self.fps,
-            "status": EpisodeStatus(int(self.status[world])).name,
-            "frames": length,
-            "alignment_begin": int(trace.alignment_begin[world]),
-            **{name: float(value) for name, value in self._circumstances(torch.tensor([world])).items()},
-            **({} if self.arm is None else {"arm_reason": self.arm.reason(world)}),
-            "approach_frames": int(trace.approach_frames[world]),
-            "giver_bones": self._bones_of(world, length),
-            **(
-                {"recording_frame": trace.recording_frame[world, :length].long().numpy()} if self.playback.moves else {}
-            ),
-            **self._receive.record(world),
+        """All that is needed to score the last episode of this world again; see `dexh2r_gym.envs.scores`."""
+        results: dict[str, float | str] = {
+            name: float(value) for name, value in self._circumstances(torch.tensor([world])).items()
         }
-        decided, reason = verdict(record)
-        return record | {"decided_frame": decided, "reason": reason}
+        if self.arm is not None:
+            results["arm_reason"] = self.arm.reason(world)
+        return episode_record(
+            self._trace,
+            world,
+            self.replay_of(world),
+            self._past_bones(world),
+            mode=self.options.mode,
+            fps=self.fps,
+            status=EpisodeStatus(int(self.status[world])),
+            results=results | self._receive.record(world),
+        )
 
-    def _bones_of(self, world: int, length: int) -> np.ndarray:
-        """Where the giver's bones were in the frames of the last episode, (length, 16, 7) float32."""
-        if self.playback.moves:
-            return self._trace.giver_bones[world, :length].float().numpy()
-        rec, trial, release = self._recordings, int(self._trial[world]), int(self._receive.release_frame[world])
-        rows = torch.arange(length).clamp_max(int(rec.length[trial]) - 1)
-        bones = rec.giver_bones[int(rec.offset[trial]) + rows]
-        if release >= 0:
-            bones[release + 1 :] = self._ways_out.of(world, torch.arange(length - release - 1))
-        return bones.float().numpy()
+    def _past_bones(self, world: int) -> Tensor:
+        """Where the giver's bones were in the frames of the last episode, (frames, 16, 7)."""
+        length, trial = int(self._trace.length[world]), int(self._trial[world])
+        if self._trace.played:
+            return self._trace.giver_bones[world, :length]
+        recorded = self._recordings.bones_of(trial)
+        return self._givers.past(world, length, recorded, int(self._receive.release_frame[world]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dexh2r_gym.types import GIVER_PARTS, HAND_STATE_SIZE, NUM_GIVER_JOINTS
+from dexh2r_gym.types import GIVER_PARTS, HAND_STATE_SIZE, NUM_GIVER_JOINTS, SceneState
 
 
 class EpisodeTrace:
@@ -31,10 +31,12 @@ class EpisodeTrace:
         ("contact_speed", ()),
         ("load", (3,)),
     )
+    TOUCH = ("giver_force", "giver_peak", "giver_impulse", "contact_speed", "load")  # as the `SceneState` has them
     PLAYED = (("giver_bones", (NUM_GIVER_JOINTS, 7)), ("recording_frame", ()))
 
     def __init__(self, num_worlds: int, *, played: bool = False):
         """played: whether givers are not always where they were recorded in that frame."""
+        self.played = played
         self.sizes = self.SIZES + (self.PLAYED if played else ())
         self.hand_state: Tensor
         self.object_pose: Tensor
@@ -64,9 +66,10 @@ class EpisodeTrace:
         self.length[worlds] = 0
         self.alignment_begin[worlds] = -1
 
-    def append(self, worlds: Tensor, **frame: Tensor) -> None:
-        """Write one frame of worlds (n,), by name, (n, ...)."""
+    def append(self, worlds: Tensor, scene: SceneState, **frame: Tensor) -> None:
+        """Write one frame of worlds (n,): what the scene of all B worlds tells of touch, the rest by name, (n, ...)."""
         at = self.length[worlds]
+        frame |= {name: getattr(scene, name)[worlds] for name in self.TOUCH}
         for name, value in frame.items():
             getattr(self, name)[worlds, at] = value.double()
         self.length[worlds] += 1
