@@ -238,8 +238,8 @@ class HandoverTask:
         """The hands of worlds w (n,) have reached a grasp: their goal, if the environment aligned them."""
         rec, trial, object_pose = self._recordings, self._trial[w], self.scene.object_pose[w]
         command, grasp = self._told.of(w), self._goal(w)
-        if self.options.alignment == "none":
-            grasp = pose_multiply(pose_inverse(object_pose), command[0]), command[1]
+        if self.options.alignment == "none":  # as it stands, which contact may have made another than it was told
+            grasp = pose_multiply(pose_inverse(object_pose), self.scene.hand_pose[w]), self.scene.hand_joints[w]
         index, late = rec.object_index[trial], (self.playback.release_shift[w] * self.fps).round().long()
         self._receive.begin(w, command, grasp, object_pose, rec.objects, index, late)
         if self._factors is not None:
