@@ -131,7 +131,7 @@ def plan(
         raise ValueError(f"split {split!r} of {store.name} has no replays")
     return Plan(
         make_agent=(lambda env, seed: agent) if isinstance(agent, Agent) else agent,
-        agent=agent_name or getattr(agent, "__name__", type(agent).__name__),
+        agent=agent_name or str(getattr(agent, "__name__", type(agent).__name__)),
         identity=getattr(agent, "identity", None),
         store=store,
         split=split,
@@ -220,8 +220,8 @@ def _play(what: Plan, env: HandoverVectorEnv) -> Iterator[Episode]:
             return
         started = free & taken
         if started.any():
-            seeds = [tape and tape.seed for tape in tapes]
-            replays = [tape and tape.replay for tape in tapes]
+            seeds = [None if tape is None else tape.seed for tape in tapes]
+            replays = [None if tape is None else tape.replay for tape in tapes]
             options = {"replay": replays, "reset_mask": started}
             observation, info = env.reset(seed=seeds, options=options)
             for world in np.flatnonzero(started).tolist():

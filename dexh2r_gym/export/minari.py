@@ -1,6 +1,7 @@
 """Episodes as a Minari dataset (https://minari.farama.org), for offline reinforcement learning. Extra `export`.
 
-    MINARI_DATASETS_PATH=runs/minari python -c "import minari; print(minari.load_dataset('dexh2r/mini-train-replay-v0'))"
+    os.environ["MINARI_DATASETS_PATH"] = "runs/minari"
+    dataset = minari.load_dataset("dexh2r/mini-train-replay-v0")
 
 Observations, actions, rewards, terminations, truncations and infos are stored bit for bit, pictures too unless
 `jpeg=True`. An episode's metadata holds its seed and trial, so that it can be repeated in the environment that
