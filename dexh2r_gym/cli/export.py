@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -111,4 +112,7 @@ class Export:
     command: Annotated[ExportMinari, subcommand("minari")] | Annotated[ExportLeRobot, subcommand("lerobot")]
 
     def run(self) -> None:
-        self.command.run()
+        try:
+            self.command.run()
+        except KeyboardInterrupt:
+            sys.exit("\nstopped; nothing was written")
