@@ -27,7 +27,7 @@ def one(**options) -> None:
     terminated = truncated = False
     while not (terminated or truncated):
         action = 2 * (observation[-1, GOAL] - low) / (high - low) - 1
-        observation, reward, terminated, truncated, info = env.step(np.clip(action, -1, 1).astype(np.float32))
+        observation, _, terminated, truncated, info = env.step(np.clip(action, -1, 1).astype(np.float32))
     print(f"one: {info['replay']} {info['status']} return {info['episode']['r']:.2f} in {info['episode']['l']} frames")
     env.close()
 
@@ -46,7 +46,7 @@ def worlds(num_envs: int, episodes: int, **options) -> None:
     observation, _ = env.reset(seed=0)
     left = episodes
     while left > 0:
-        observation, reward, terminated, truncated, info = env.step(env.action_space.sample())
+        observation, _, _, _, info = env.step(env.action_space.sample())
         for i in np.flatnonzero(info.get("_episode", [])):
             print(f"world {i}: {info['status'][i]:17} return {info['episode']['r'][i]:6.2f}")
             left -= 1

@@ -127,10 +127,10 @@ def test_parts_are_chosen_and_flattened():
 
 
 def test_an_episode_is_filmed(tmp_path):
-    env = RecordVideo(single(render_mode="rgb_array"), str(tmp_path), disable_logger=True)
+    env = RecordVideo(single(render_mode="rgb_array"), str(tmp_path / "films"), disable_logger=True)
     to_the_end(env, servo)
     env.close()
-    assert len(list(tmp_path.glob("*.mp4"))) == 1
+    assert len(list(tmp_path.glob("films/*.mp4"))) == 1
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -8,10 +8,7 @@ depend on the plan alone, not on how many worlds run side by side: an episode th
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -183,26 +180,6 @@ def provenance(what: Plan) -> dict[str, Any]:
         "env": what.env,
         "fps": what.fps,
     }
-
-
-@contextmanager
-def whole_or_nothing(out: Path) -> Iterator[Path]:
-    """A folder to write into that becomes `out` at the end, and of which nothing is left after an error.
-
-    Raises:
-        FileExistsError: something is at `out` already.
-    """
-    if out.exists():
-        raise FileExistsError(f"{out} exists already: choose another place, or delete it")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.partial-", dir=out.parent))
-    try:
-        folder = partial / out.name
-        folder.mkdir()
-        yield folder
-        folder.rename(out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _play(what: Plan, env: HandoverVectorEnv) -> Iterator[Episode]:

@@ -16,9 +16,10 @@ from typing import Any
 
 import gymnasium as gym
 
-from dexh2r_gym.export.episodes import Episode, Plan, play, provenance, whole_or_nothing
+from dexh2r_gym.export.episodes import Episode, Plan, play, provenance
 from dexh2r_gym.export.lerobot_features import features, rows
 from dexh2r_gym.export.lerobot_files import LeRobotFiles
+from dexh2r_gym.export.whole import whole_or_nothing
 from dexh2r_gym.extras import import_extra
 
 ROBOTS = {"floating": "shadow_hand", "ur10e": "ur10e_shadow_hand"}
@@ -44,7 +45,7 @@ def export_lerobot(what: Plan, out: str | Path, *, num_envs: int = 32, progress:
         found = features(env.observation_space, what.options)
     finally:
         env.close()
-    with whole_or_nothing(out) as folder:
+    with whole_or_nothing(out.resolve()) as folder:
         files = LeRobotFiles(folder, found, fps)
         try:
             about = []

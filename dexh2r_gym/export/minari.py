@@ -20,7 +20,8 @@ from typing import Any
 import gymnasium as gym
 
 from dexh2r_gym.agents import agent_title
-from dexh2r_gym.export.episodes import Episode, Plan, play, provenance, whole_or_nothing
+from dexh2r_gym.export.episodes import Episode, Plan, play, provenance
+from dexh2r_gym.export.whole import whole_or_nothing
 from dexh2r_gym.extras import import_extra
 
 NAMESPACE = "dexh2r"
@@ -69,7 +70,7 @@ def export_minari(
         )
     root = Path(root).expanduser()
     out = root / dataset_id
-    with whole_or_nothing(out) as folder:
+    with whole_or_nothing(out.resolve()) as folder:
         env = gym.make(what.spec)
         try:
             spaces = {"observation_space": env.observation_space, "action_space": env.action_space}
