@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from dexh2r_gym.cli import arm, audit, grasps, imports, replays, robustness, runs, table3, table4, view
+from dexh2r_gym.cli import arm, audit, export, grasps, imports, replays, robustness, runs, table3, table4, view
 from policies import cli as policies_cli
 
 LEAVES = {
@@ -32,6 +32,8 @@ LEAVES = {
     "grasps make": grasps.MakeGrasps,
     "grasps data": grasps.GraspData,
     "grasps info": grasps.GraspInfo,
+    "export minari": export.ExportMinari,
+    "export lerobot": export.ExportLeRobot,
     "train": policies_cli.Train,
     "checkpoints list": policies_cli.ListCheckpoints,
     "checkpoints verify": policies_cli.VerifyCheckpoints,
@@ -57,7 +59,7 @@ def test_the_example_in_the_help_is_a_command(name, dexh2r, monkeypatch):
     assert seen == [LEAVES[name]]
 
 
-@pytest.mark.parametrize("group", ["", "replays", "replays import", "grasps", "checkpoints"])
+@pytest.mark.parametrize("group", ["", "replays", "replays import", "grasps", "export", "checkpoints"])
 def test_help_of_a_group_lists_its_commands_with_examples(group, dexh2r, capsys):
     assert dexh2r(f"{group} --help") == 0
     out = " ".join(capsys.readouterr().out.replace("│", " ").split())
@@ -102,7 +104,7 @@ def test_a_mistake_is_one_line_that_lists_what_is_valid(line, words, dexh2r, tmp
         (
             "evalute",
             "evaluate, score, view, audit, table3, table4, robustness, latency, arm-gap, bench, replays, grasps, "
-            "train, checkpoints",
+            "export, train, checkpoints",
         ),
     ],
 )

@@ -108,6 +108,19 @@ def test_agents_are_compared_in_a_table_and_a_figure(store, tmp_path):
     assert {(0x00, 0x72, 0xB2), (0xE6, 0x9F, 0x00)} <= colours, "bars of both definitions"
 
 
+def test_wrappers(store, tmp_path):
+    printed = example(f"wrappers.py --num-envs 3 --episodes 3 --backend kinematic --replays {store}", tmp_path)
+    assert "REACHED return" in printed and printed.count("world ") >= 3
+
+
+def test_demonstrations_become_datasets_and_are_played_again(store, tmp_path):
+    line = f"export_datasets.py --episodes 2 --out data --replays {store}"
+    printed = example(line, tmp_path)
+    assert "Minari: 2 episodes" in printed and printed.count("played again: True") == 2
+    assert (tmp_path / "data/lerobot/meta/info.json").exists()
+    assert "FileExistsError" in example(line, tmp_path, code=1)
+
+
 def test_ppo_is_trained_saved_loaded_and_evaluated(store, tmp_path, monkeypatch):
     line = f"train_sb3.py --steps 4096 --num-envs 8 --replays {store}"
     printed = example(line, tmp_path)

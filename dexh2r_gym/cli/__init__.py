@@ -14,6 +14,7 @@ from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, arg, subcommand
 
 from dexh2r_gym.cli.arm import ArmGap
 from dexh2r_gym.cli.audit import Audit
+from dexh2r_gym.cli.export import Export
 from dexh2r_gym.cli.grasps import Grasps
 from dexh2r_gym.cli.replays import Replays
 from dexh2r_gym.cli.robustness import Latency, Robustness
@@ -39,6 +40,7 @@ COMMANDS: dict[str, Any] = {
     "bench": Bench,
     "replays": Replays,
     "grasps": Grasps,
+    "export": Export,
 }
 
 
