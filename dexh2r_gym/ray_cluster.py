@@ -8,6 +8,7 @@ refused, for their numbers could be others.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -48,6 +49,7 @@ class RayCluster:
         self._ray: Any = import_extra("ray", "scale")
         self._address, self._cores = address, cores
         self._ours = False  # the connection
+        self._running: dict[Any, int] = {}  # tasks, and the number of the job that each does
 
     def __enter__(self) -> RayCluster:
         if self._ray.is_initialized():
@@ -67,6 +69,9 @@ class RayCluster:
         return self
 
     def __exit__(self, *_: object) -> None:
+        for task in self._running:
+            self._ray.cancel(task, force=True)
+        self._running.clear()
         if self._ours:
             self._ray.shutdown()
 
@@ -90,32 +95,28 @@ class RayCluster:
         expected = describe(_PACKAGES)
         sent = [ray.cloudpickle.dumps((function, job)) for job in jobs]
         attempts = [0] * len(jobs)
-        running: dict[Any, int] = {}
         todo = list(reversed(range(len(jobs))))
-        try:
-            while todo or running:
-                while todo:
-                    job = todo.pop()
-                    attempts[job] += 1
-                    running[remote.remote(_PACKAGES, expected, sent[job])] = job
-                (ready, *_), _ = ray.wait(list(running), num_returns=1)
-                job = running.pop(ready)
-                outcome, value, trace = self._outcome(ready)
-                if outcome == "done":
-                    yield value
-                elif outcome == "unlike":
-                    raise UnlikeError(value)
-                elif attempts[job] == ATTEMPTS:
-                    raise RuntimeError(
-                        f"{title(jobs[job])} failed {ATTEMPTS} times, at last with {value}; what was finished is "
-                        f"kept, and the same command goes on{trace}"
-                    )
-                else:
-                    tqdm.write(f"{title(jobs[job])} failed ({value}), attempt {attempts[job] + 1} of {ATTEMPTS}")
-                    todo.append(job)
-        finally:
-            for reference in running:
-                ray.cancel(reference, force=True)
+        while todo or self._running:
+            while todo:
+                job = todo.pop()
+                attempts[job] += 1
+                self._running[remote.remote(_PACKAGES, expected, sent[job])] = job
+            (ready, *_), _ = ray.wait(list(self._running), num_returns=1)
+            job = self._running.pop(ready)
+            outcome, value, trace = self._outcome(ready)
+            if outcome == "done":
+                yield value
+            elif outcome == "unlike":
+                raise UnlikeError(value)
+            elif attempts[job] == ATTEMPTS:
+                raise RuntimeError(
+                    f"{title(jobs[job])} failed {ATTEMPTS} times, at last with {value}; what was finished is kept, "
+                    f"and the same command goes on{trace}"
+                )
+            else:
+                note = f"{title(jobs[job])} failed with {value}: attempt {attempts[job] + 1} of {ATTEMPTS} follows"
+                tqdm.write(note, file=sys.stderr)
+                todo.append(job)
 
     def _outcome(self, reference: Any) -> tuple[str, Any, str]:
         """Of a task that has ended: "done", "failed" or "unlike", its result or what was wrong, traceback."""

@@ -94,7 +94,7 @@ def rollout_on_ray(
 
 
 def run_shard(shard: Shard) -> list[tuple[Record, Row]]:
-    """Record and scores of each of a shard's episodes; UnlikeError if agent or store are not those that it was made with."""
+    """Record and scores of each of a shard's episodes; UnlikeError if agent or store are others."""
     store = _store(shard.options["replays"], shard.store_sha256)
     maker = same_agent(shard.agent, shard.agent_print)
     records = _Records()

@@ -31,6 +31,7 @@ from dexh2r_gym.replay.shelf import SyntheticTrial, load_batch, save_batch
 from dexh2r_gym.replay.subjects import Subject
 from dexh2r_gym.replay.work import open_work
 from dexh2r_gym.replay.write import StoredObject, free_path, write_store
+from dexh2r_gym.shards import agent_print, same_agent
 from dexh2r_gym.workers import Workers, num_workers
 
 LICENCE = "CC0-1.0"
@@ -165,9 +166,13 @@ def _made(pool: Workers | RayCluster, batches: Sequence[Batch]) -> Iterator[tupl
     if isinstance(pool, Workers):
         yield from pool.map(make_batch, batches)
         return
-    there = [batch for batch in batches if load_batch(batch.file) is None]
-    yield from map(make_batch, (batch for batch in batches if batch not in there))
-    for file, content, made in pool.map(_make_elsewhere, there, title=lambda batch: f"batch {batch.file.stem}"):
+    jobs = []
+    for batch in batches:
+        if load_batch(batch.file) is not None:
+            yield make_batch(batch)
+        else:
+            jobs.append((batch, batch.demonstrator and agent_print(batch.demonstrator)))
+    for file, content, made in pool.map(_make_elsewhere, jobs, title=lambda job: f"batch {job[0].file.stem}"):
         part = file.with_suffix(".part")
         part.write_bytes(content)
         part.replace(file)
@@ -213,8 +218,11 @@ def make_batch(batch: Batch) -> tuple[Path, Made]:
     return batch.file, [((trial.subject, trial.object, trial.number), trial.way) for trial in trials]
 
 
-def _make_elsewhere(batch: Batch) -> tuple[Path, bytes, Made]:
-    """Make a batch where its folder may not be. -> the file, its content, and what `make_batch` says"""
+def _make_elsewhere(job: tuple[Batch, str | None]) -> tuple[Path, bytes, Made]:
+    """Make a batch where its folder may not be, by the same agent. -> the file, its content, what `make_batch` says"""
+    batch, known_as = job
+    if batch.demonstrator and known_as is not None:
+        same_agent(batch.demonstrator, known_as)
     with tempfile.TemporaryDirectory() as folder:
         file, made = make_batch(replace(batch, file=Path(folder, batch.file.name)))
         return batch.file, file.read_bytes(), made
