@@ -166,7 +166,7 @@ def _sent_by_value() -> tuple[Callable[..., dict[str, str]], Callable[..., tuple
 
         found = describe(packages)
         differ = [
-            f"{name}: {found[name]} there, {expected[name]} here" for name in found if found[name] != expected[name]
+            f"{name} {found[name]} there, {expected[name]} here" for name in found if found[name] != expected[name]
         ]
         if differ:
             return "unlike", f"machine {platform.node()} has other software ({'; '.join(differ)}): install the same", ""
