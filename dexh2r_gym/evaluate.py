@@ -2,7 +2,7 @@
 
 Rolling out writes nothing but recordings; every number of a report is computed from those, so a run can be scored again
 and one that was killed goes on where it stood. An episode depends on its replay and the seed alone, not on how many
-worlds run side by side.
+worlds run side by side, nor on threads and machines.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from dexh2r_gym.report import build_report, to_markdown
 from dexh2r_gym.report_physical import physical_row
 from dexh2r_gym.run_folder import RunFolder
 from dexh2r_gym.video import VideoRecorder
+from dexh2r_gym.workers import threads
 
 ENV_ID = "DexH2R-Handover-v0"
 _PACKAGES = ("dexh2r-gym", "gymnasium", "mujoco", "numpy", "torch")
@@ -128,7 +129,7 @@ def evaluate(
         if here:
             env = gym.make_vec(
                 ENV_ID,
-                num_envs=min(num_envs, len(here)),
+                num_envs=min(num_envs, max(2, len(here))),  # a network's last bits are others in a world alone
                 vectorization_mode="vector_entry_point",
                 autoreset_mode=AutoresetMode.DISABLED,
                 **{**options, "replays": replays, "split": split, "released_metrics": False},  # computed when scoring
@@ -185,7 +186,8 @@ def rollout(
                     options={"replay": running, "reset_mask": started},
                 )
                 videos.start({world: str(running[world]) for world in np.flatnonzero(started).tolist()}, env)
-            action, state = agent.predict(observation, state=state, episode_start=started, deterministic=True)
+            with threads(torch.get_num_threads() if env.options.realtime else 1):  # bits depend on it
+                action, state = agent.predict(observation, state=state, episode_start=started, deterministic=True)
             observation, _, terminated, truncated, _ = env.step(action)
             videos.add_frames(env)
             free = (terminated | truncated) & taken

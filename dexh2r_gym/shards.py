@@ -41,6 +41,7 @@ class Shard:
     agent: str
     agent_print: str  # of `agent_print`
     store_sha256: str
+    num_envs: int
     seed: int
     options: dict[str, Any]  # of the environment, its replays by name or absolute path
 
@@ -74,8 +75,9 @@ def rollout_on_ray(
         options = {**options, "replays": str(store.path.absolute())}
     with RayCluster(address) as cluster:
         size = max(1, min(num_envs, math.ceil(len(replay_ids) / (_PER_CORE * cluster.cores))))
+        worlds = min(num_envs, max(2, size))  # a network's last bits are others in a world alone
         shards = [
-            Shard(tuple(replay_ids[i : i + size]), agent, known_as, sha256, seed, options)
+            Shard(tuple(replay_ids[i : i + size]), agent, known_as, sha256, worlds, seed, options)
             for i in range(0, len(replay_ids), size)
         ]
         for episodes in cluster.map(run_shard, shards, title=str):
@@ -86,7 +88,7 @@ def rollout_on_ray(
                 reached += str(record["status"]) == "REACHED"
             bar.update(len(episodes))
             bar.set_postfix(reached=reached, refresh=False)
-        worlds = size * min(cluster.cores, len(shards))
+        worlds *= min(cluster.cores, len(shards))
     seconds = time.perf_counter() - began
     speed = {"frames": frames, "seconds": seconds, "frames_per_second": frames / seconds, "num_envs": worlds}
     folder.write_json("speed.json", speed)
@@ -100,7 +102,7 @@ def run_shard(shard: Shard) -> list[tuple[Record, Row]]:
     records = _Records()
     env = gym.make_vec(
         ENV_ID,
-        num_envs=len(shard.replay_ids),
+        num_envs=shard.num_envs,
         vectorization_mode="vector_entry_point",
         autoreset_mode=AutoresetMode.DISABLED,
         **{**shard.options, "replays": store.path, "released_metrics": False, "num_threads": 1},

@@ -177,15 +177,15 @@ def test_other_replays_and_agents_are_refused(store, tmp_path, monkeypatch):  # 
     agent = "tests.test_ray:troubled"
     options = {"replays": str(store), "split": "test"}
     with pytest.raises(UnlikeError, match=r"has other replays at .*copy them there"):
-        run_shard(Shard(("s01/aerosol_can/000",), agent, agent_print(agent), "0" * 64, 0, options))
+        run_shard(Shard(("s01/aerosol_can/000",), agent, agent_print(agent), "0" * 64, 1, 0, options))
     with pytest.raises(UnlikeError, match=r"cannot read the replays .*at the same path on every machine"):
         lost = options | {"replays": str(tmp_path / "lost.zarr.zip")}
-        run_shard(Shard(("s01/aerosol_can/000",), agent, agent_print(agent), "0" * 64, 0, lost))
+        run_shard(Shard(("s01/aerosol_can/000",), agent, agent_print(agent), "0" * 64, 1, 0, lost))
     sha256 = fingerprint(store)
     with pytest.raises(UnlikeError, match="has another agent 'scripted'"):
-        run_shard(Shard(("s01/aerosol_can/000",), "scripted", "another", sha256, 0, options))
+        run_shard(Shard(("s01/aerosol_can/000",), "scripted", "another", sha256, 1, 0, options))
     with pytest.raises(UnlikeError, match=r"does not have the agent 'nowhere:agent' \(.*install its package there"):
-        run_shard(Shard(("s01/aerosol_can/000",), "nowhere:agent", "", sha256, 0, options))
+        run_shard(Shard(("s01/aerosol_can/000",), "nowhere:agent", "", sha256, 1, 0, options))
 
 
 def test_what_cannot_be_is_refused(store, tmp_path, monkeypatch):  # noqa: F811
@@ -234,6 +234,7 @@ def test_ctrl_c_leaves_no_process(tmp_path):
     )
     assert process.stdout is not None and process.stderr is not None
     assert process.stdout.readline().strip() == "done", process.stderr.read()
+    assert sum(marked(other, mark) for other in psutil.process_iter()) > 3  # of Ray
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     errors = process.communicate(timeout=120)[1]
     assert process.returncode != 0 and errors.strip().endswith("KeyboardInterrupt"), errors
