@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dexh2r_gym.types import HAND_STATE_SIZE
 from dexh2r_gym.envs import HandoverVectorEnv
+from dexh2r_gym.types import HAND_STATE_SIZE
 from policies.agent import fresh_worlds
 from policies.hand_vectors import base_of, decode, encode
 from policies.normalizer import Normalizer
@@ -97,7 +97,7 @@ class ApproachState:
     left: Tensor  # (B,) long, frames of the plan that are still to come
 
 
-# Matrices of fewer rows are multiplied otherwise by CPUs, and a world's plan would depend, in its last bits, on how many
+# CPUs multiply matrices of fewer rows in other ways, and a plan would depend, in its last bits, on how many worlds
 # ask beside it. A world alone is left so: for it, time counts.
 STEADY = 16
 
