@@ -162,7 +162,8 @@ def rollout(
 ) -> None:
     """Run each replay once, a world taking the next one as soon as it is free, and write episodes as they end.
 
-    `env` is a `HandoverVectorEnv` with autoreset disabled: a world that has ended stands still until it is reset.
+    `env` is a `HandoverVectorEnv` with autoreset disabled: a world that has ended stands still until it is reset. It
+    may have more worlds than there are replays.
     """
     env = env.unwrapped
     waiting = list(reversed(replay_ids))
@@ -181,9 +182,10 @@ def rollout(
                 break
             started = free & taken
             if started.any():
+                first = observation is None  # starts all worlds, those too that have nothing to do
                 observation, _ = env.reset(
                     seed=[None if replay is None else episode_seed(seed, replay) for replay in running],
-                    options={"replay": running, "reset_mask": started},
+                    options={"replay": [replay or replay_ids[0] for replay in running], "reset_mask": started | first},
                 )
                 videos.start({world: str(running[world]) for world in np.flatnonzero(started).tolist()}, env)
             with threads(torch.get_num_threads() if env.options.realtime else 1):  # bits depend on it
