@@ -2,7 +2,7 @@
 
 Rolling out writes nothing but recordings; every number of a report is computed from those, so a run can be scored again
 and one that was killed goes on where it stood. An episode depends on its replay and the seed alone, not on how many
-worlds run side by side.
+worlds run side by side, nor on threads and machines.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import hashlib
 import json
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -23,6 +23,7 @@ import torch
 from gymnasium.vector import AutoresetMode
 from tqdm import tqdm
 
+from dexh2r_gym.agents import find_agent
 from dexh2r_gym.depth import link_depths
 from dexh2r_gym.envs.handover_vector import make_options
 from dexh2r_gym.metrics import approach_metrics, released_depth, released_frames
@@ -31,6 +32,7 @@ from dexh2r_gym.report import build_report, to_markdown
 from dexh2r_gym.report_physical import physical_row
 from dexh2r_gym.run_folder import RunFolder
 from dexh2r_gym.video import VideoRecorder
+from dexh2r_gym.workers import threads
 
 ENV_ID = "DexH2R-Handover-v0"
 _PACKAGES = ("dexh2r-gym", "gymnasium", "mujoco", "numpy", "torch")
@@ -47,7 +49,7 @@ class Agent(Protocol):
 
 
 def evaluate(
-    agent: Agent | Callable[[Any, int], Agent],
+    agent: Agent | Callable[[Any, int], Agent] | str,
     *,
     out: str | Path,
     agent_name: str | None = None,
@@ -58,6 +60,7 @@ def evaluate(
     video: int = 0,
     resume: bool = True,
     progress: bool = True,
+    ray: str | None = None,
     **options: Any,
 ) -> dict[str, Any]:
     """Roll out every replay of the split once into the folder `out`, score it, and return the report.
@@ -66,11 +69,14 @@ def evaluate(
 
     Args:
         agent: whatever has `predict`, or a function of (`HandoverVectorEnv`, seed) that makes such an agent; its
-            `env_options` and `identity`, if it has them, are those of `dexh2r_gym.agents`.
+            `env_options` and `identity`, if it has them, are those of `dexh2r_gym.agents`; or the name of one, see
+            `dexh2r_gym.agents.find_agent`.
         agent_name: what the report calls it; by default the name of its class or function.
         out: the run folder.
         num_envs: worlds side by side; the numbers do not depend on it. With the option `realtime` it is 1.
-        video: how many episodes, the first of the split, are filmed.
+        video: how many episodes, the first of the split, are filmed, by this process always.
+        ray: address of a Ray cluster that runs the episodes, see `dexh2r_gym.ray_cluster`; the agent is then given by
+            its name. The numbers are the same.
         options: of the environment: mode, backend, control_mode, obs_mode, speed_limits ...; by default what the agent
             needs.
 
@@ -80,8 +86,15 @@ def evaluate(
     """
     if num_envs < 1:
         raise ValueError(f"num_envs must be at least 1, got {num_envs}")
+    name = agent if isinstance(agent, str) else None
+    if ray is not None and name is None:
+        raise ValueError("with ray, agent must be a name, module:function or the path of a checkpoint")
+    if isinstance(agent, str):
+        agent_name, agent = agent_name or agent, find_agent(agent)
     options = {**getattr(agent, "env_options", {}), **options}
     resolved = make_options({**options, "replays": replays, "split": split})
+    if ray is not None and resolved.realtime:
+        raise ValueError("with ray, latency cannot be measured: workers that share a machine slow each other down")
     num_envs = 1 if resolved.realtime else num_envs
     store = ReplayStore.open(replays)
     ids = store.ids(split)
@@ -107,21 +120,34 @@ def evaluate(
     filmed = ids[:video]
     recorded = folder.recorded_ids()
     pending = [i for i in ids if i not in recorded or (i in filmed and not folder.video_path(i).exists())]
-    if pending:
-        env = gym.make_vec(
-            ENV_ID,
-            num_envs=min(num_envs, len(pending)),
-            vectorization_mode="vector_entry_point",
-            autoreset_mode=AutoresetMode.DISABLED,
-            **{**options, "replays": replays, "split": split, "released_metrics": False},  # computed when scoring
-        )
-        try:
-            with tqdm(total=len(ids), initial=len(ids) - len(pending), unit="episode", disable=not progress) as bar:
+    here = pending if ray is None else [i for i in pending if i in filmed]
+    elsewhere = [i for i in pending if i not in here]
+    rows: dict[str, dict[str, Any]] = {}
+    with tqdm(
+        total=len(ids), initial=len(ids) - len(pending), unit="episode", disable=not (progress and pending)
+    ) as bar:
+        if here:
+            env = gym.make_vec(
+                ENV_ID,
+                num_envs=min(num_envs, max(2, len(here))),  # a network's last bits are others in a world alone
+                vectorization_mode="vector_entry_point",
+                autoreset_mode=AutoresetMode.DISABLED,
+                **{**options, "replays": replays, "split": split, "released_metrics": False},  # computed when scoring
+            )
+            try:
                 ready = agent if isinstance(agent, Agent) else agent(env.unwrapped, seed)
-                rollout(ready, env, pending, folder, seed=seed, filmed=filmed, bar=bar)
-        finally:
-            env.close()
-    return score(folder.path, progress=progress, store=store)
+                rollout(ready, env, here, folder, seed=seed, filmed=filmed, bar=bar)
+            finally:
+                env.close()
+        if elsewhere:
+            from dexh2r_gym.shards import rollout_on_ray
+
+            assert ray is not None and name is not None
+            given = {**options, "replays": replays, "split": split}
+            rows = rollout_on_ray(
+                ray, name, elsewhere, folder, store=store, num_envs=num_envs, seed=seed, options=given, bar=bar
+            )
+    return score(folder.path, progress=progress, store=store, rows=rows)
 
 
 def rollout(
@@ -136,7 +162,8 @@ def rollout(
 ) -> None:
     """Run each replay once, a world taking the next one as soon as it is free, and write episodes as they end.
 
-    `env` is a `HandoverVectorEnv` with autoreset disabled: a world that has ended stands still until it is reset.
+    `env` is a `HandoverVectorEnv` with autoreset disabled: a world that has ended stands still until it is reset. It
+    may have more worlds than there are replays.
     """
     env = env.unwrapped
     waiting = list(reversed(replay_ids))
@@ -155,12 +182,14 @@ def rollout(
                 break
             started = free & taken
             if started.any():
+                first = observation is None  # starts all worlds, those too that have nothing to do
                 observation, _ = env.reset(
                     seed=[None if replay is None else episode_seed(seed, replay) for replay in running],
-                    options={"replay": running, "reset_mask": started},
+                    options={"replay": [replay or replay_ids[0] for replay in running], "reset_mask": started | first},
                 )
                 videos.start({world: str(running[world]) for world in np.flatnonzero(started).tolist()}, env)
-            action, state = agent.predict(observation, state=state, episode_start=started, deterministic=True)
+            with threads(torch.get_num_threads() if env.options.realtime else 1):  # bits depend on it
+                action, state = agent.predict(observation, state=state, episode_start=started, deterministic=True)
             observation, _, terminated, truncated, _ = env.step(action)
             videos.add_frames(env)
             free = (terminated | truncated) & taken
@@ -181,11 +210,17 @@ def rollout(
 
 
 def score(
-    run: str | Path, *, allow_incomplete: bool = False, progress: bool = False, store: ReplayStore | None = None
+    run: str | Path,
+    *,
+    allow_incomplete: bool = False,
+    progress: bool = False,
+    store: ReplayStore | None = None,
+    rows: Mapping[str, dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Compute the report of a run folder from its recorded episodes, and write it there.
 
     `store`: the replays that it was made with, where they are open already; else those named in the config are opened.
+    `rows`: what `episode_row` said of some of the episodes already, by replay id.
 
     Raises:
         ValueError: episodes are missing (the message names them) and `allow_incomplete` is False, an episode file
@@ -208,10 +243,11 @@ def score(
             f"{store.path} has changed since {folder.path} was rolled out: sha256 {found[:12]}..., "
             f"then {config['store_sha256'][:12]}..."
         )
+    known = rows or {}
     scored = tqdm([i for i in ids if i in recorded], desc="scoring", unit="episode", disable=not progress)
-    rows = [episode_row(folder.load_episode(i), store) for i in scored]
-    report = build_report(rows, config=config, missing=missing, speed=folder.read_json("speed.json"))
-    folder.write_text("episodes.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    table = [known.get(i) or episode_row(folder.load_episode(i), store) for i in scored]
+    report = build_report(table, config=config, missing=missing, speed=folder.read_json("speed.json"))
+    folder.write_text("episodes.jsonl", "".join(json.dumps(row) + "\n" for row in table))
     folder.write_json("report.json", report)
     folder.write_text("report.md", to_markdown(report))
     return report

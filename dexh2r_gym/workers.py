@@ -33,6 +33,17 @@ def num_workers(wanted: int | None) -> int:
     return wanted or num_cores()
 
 
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """So many threads of torch in here."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 class Workers:
     """Processes that take jobs, each on one thread. With one worker this process does them, on one thread too.
 

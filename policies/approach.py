@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dexh2r_gym.envs import HandoverVectorEnv
 from dexh2r_gym.types import HAND_STATE_SIZE
 from policies.agent import fresh_worlds
 from policies.hand_vectors import base_of, decode, encode
@@ -96,12 +97,23 @@ class ApproachState:
     left: Tensor  # (B,) long, frames of the plan that are still to come
 
 
+# CPUs multiply matrices of fewer rows in other ways, and a plan would depend, in its last bits, on how many worlds
+# ask beside it. A world alone is left so: for it, time counts.
+STEADY = 16
+
+
+def least_rows(env: HandoverVectorEnv | None) -> int:
+    """For how many worlds at once the agent of an environment makes plans, at least."""
+    return 1 if env is None or env.num_envs == 1 else STEADY
+
+
 class ApproachAgent:
     """A `policies.Agent` of a policy. Its actions are absolute hand states (`control_mode="absolute"`)."""
 
-    def __init__(self, model: ApproachModel, seed: int = 0, *, name: str = "policy"):
+    def __init__(self, model: ApproachModel, seed: int = 0, *, name: str = "policy", least: int = 1):
+        """`least`: plans are made for so many worlds at once, some of them in vain where fewer ask; see `STEADY`."""
         self.model, self.name = model.eval(), name
-        self._seed = seed
+        self._seed, self._least = seed, least
 
     @torch.no_grad()
     def predict(
@@ -130,8 +142,10 @@ class ApproachAgent:
 
     def _plan(self, state: ApproachState, asked: Tensor) -> ApproachState:
         executed = self.model.config.executed
-        key = torch.full_like(asked, self._seed)
-        plan = self.model.plan({name: value[asked] for name, value in state.seen.items()}, key)[:, :executed]
+        rows = asked[torch.arange(max(self._least, len(asked))) % len(asked)]
+        key = torch.full_like(rows, self._seed)
+        plan = self.model.plan({name: value[rows] for name, value in state.seen.items()}, key)
+        plan = plan[: len(asked), :executed]
         return ApproachState(
             state.seen,
             state.plan.index_put((asked,), plan.float()),

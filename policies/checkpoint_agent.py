@@ -9,7 +9,7 @@ from typing import Any
 
 from dexh2r_gym.envs import HandoverVectorEnv
 from policies.agent import Agent, check_takes_hand_states
-from policies.approach import ApproachAgent, ApproachModel
+from policies.approach import ApproachAgent, ApproachModel, least_rows
 from policies.checkpoint import load_checkpoint, make_model, read_card
 from policies.plans_ahead import plans_ahead
 
@@ -28,11 +28,11 @@ class CheckpointAgent:
         """The agent. An environment, if given, must take absolute hand states; if late, the agent plans ahead."""
         if env is not None:
             check_takes_hand_states(env, self.path.stem)
-        return plans_ahead(self.agent(seed), env)
+        return plans_ahead(self.agent(seed, least_rows(env)), env)
 
-    def agent(self, seed: int = 0) -> ApproachAgent:
-        """The agent for whatever environment."""
-        return ApproachAgent(self._checked(load_checkpoint(self.path)), seed, name=self.path.stem)
+    def agent(self, seed: int = 0, least: int = 1) -> ApproachAgent:
+        """The agent for whatever environment; `least` as for `ApproachAgent`."""
+        return ApproachAgent(self._checked(load_checkpoint(self.path)), seed, name=self.path.stem, least=least)
 
     @cached_property
     def env_options(self) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 from dexh2r_gym.envs import HandoverVectorEnv
 from dexh2r_gym.grasps.generators import load_generator
 from policies.agent import Agent, check_takes_hand_states
+from policies.approach import least_rows
 from policies.checkpoint_agent import CheckpointAgent
 from policies.dynamic_grasp import DynamicGrasp
 from policies.plans_ahead import plans_ahead
@@ -29,7 +30,9 @@ class PipelineAgent:
         if env is not None:
             check_takes_hand_states(env, f"dynamic-grasp-{self.approach.path.stem}")
             settings = {"mode": env.options.mode, "limits": env.options.speed_limits, "fps": env.task.fps}
-        return DynamicGrasp(load_generator(self.generator), self.approach.agent(seed), seed=seed, **settings)
+        return DynamicGrasp(
+            load_generator(self.generator), self.approach.agent(seed, least_rows(env)), seed=seed, **settings
+        )
 
     @property
     def env_options(self) -> dict[str, Any]:

@@ -34,6 +34,9 @@ class Generate:
     demonstrations it is several times as fast."""
     workers: int | None = None
     """Processes; by default one a core."""
+    ray: str | None = None
+    """Make them on a Ray cluster (extra `scale`): its address, `auto` for the one of this machine, or `local`. The
+    store is written here; the bytes are the same."""
     overwrite: bool = False
     """Replace a store that is at the path."""
 
@@ -47,6 +50,7 @@ class Generate:
             seed=self.seed,
             demonstrator=demonstrator,
             workers=self.workers,
+            ray=self.ray,
             overwrite=self.overwrite,
         )
         say_next(self.out)

@@ -50,12 +50,14 @@ class Evaluate:
     """How givers deviate from their recordings."""
     latency: str | None = None
     """Milliseconds by which actions are late; or `measured`: as late as the agent takes to think, in one world."""
+    ray: str | None = None
+    """Run on a Ray cluster (extra `scale`): its address, `auto` for the one of this machine, or `local` to start one on
+    all cores here. The numbers are the same. Replays and checkpoints must be at the same path on all machines."""
 
     def run(self) -> None:
-        from dexh2r_gym.agents import agent_title, find_agent
+        from dexh2r_gym.agents import agent_title
         from dexh2r_gym.evaluate import evaluate
 
-        maker = find_agent(self.agent)
         store = Path(self.replays).name.split(".")[0]
         out = self.out or Path("runs") / "-".join(
             (agent_title(self.agent), store, self.split, self.mode, self.backend)
@@ -67,9 +69,8 @@ class Evaluate:
             out = out.with_name(f"{out.name}-{self.robot}")
         observed: dict[str, Any] = {} if self.obs_mode is None else {"obs_mode": self.obs_mode}
         evaluate(
-            maker,
+            self.agent,
             out=out,
-            agent_name=self.agent,
             replays=self.replays,
             split=self.split,
             num_envs=self.num_envs,
@@ -82,6 +83,7 @@ class Evaluate:
             ending=self.ending,
             speed_limits=self.speed_limits,
             giver=self.giver,
+            ray=self.ray,
             **late(self.latency, self.replays),
             **observed,
         )

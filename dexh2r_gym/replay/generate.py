@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from dexh2r_gym.agents import find_agent
 from dexh2r_gym.grasps import load_pool
+from dexh2r_gym.ray_cluster import RayCluster
 from dexh2r_gym.replay.demos import demonstrate
 from dexh2r_gym.replay.draw import draw_trial
 from dexh2r_gym.replay.presets import Plan, Preset, find_preset, make_plan
@@ -30,6 +31,7 @@ from dexh2r_gym.replay.shelf import SyntheticTrial, load_batch, save_batch
 from dexh2r_gym.replay.subjects import Subject
 from dexh2r_gym.replay.work import open_work
 from dexh2r_gym.replay.write import StoredObject, free_path, write_store
+from dexh2r_gym.shards import agent_print, same_agent
 from dexh2r_gym.workers import Workers, num_workers
 
 LICENCE = "CC0-1.0"
@@ -37,6 +39,7 @@ _BATCH = 48  # trials made together
 _ATTEMPTS = 3  # how often a trial is drawn before its giver and object count as exhausted
 
 Title = tuple[int, str, int]  # subject, object, number of a trial
+Made = list[tuple[Title, str]]  # the trials of a batch, and how each giver holds the object
 Place = tuple[Path, int]  # file of a batch, and which of its trials
 
 
@@ -68,6 +71,7 @@ def generate(
     seed: int = 0,
     demonstrator: str | None = "scripted",
     workers: int | None = None,
+    ray: str | None = None,
     progress: bool = True,
     overwrite: bool = False,
 ) -> Path:
@@ -82,7 +86,8 @@ def generate(
         seed: of everything.
         demonstrator: agent that shows in each trial how the object is taken (see `demos.demonstrate`); a trial in which
             it fails is drawn again. None: no demonstrations.
-        workers: processes, by default one a core.
+        workers: processes, by default one a core; on a Ray cluster that is not `local`, as many as it has cores.
+        ray: address of a Ray cluster that makes the trials, see `dexh2r_gym.ray_cluster`.
         progress: show a bar.
         overwrite: replace a store at `out`.
 
@@ -95,12 +100,14 @@ def generate(
     preset = find_preset(preset)
     if demonstrator is not None:
         find_agent(demonstrator)
-    workers = num_workers(workers)
+    if ray not in (None, "local") and workers is not None:
+        raise ValueError("workers is of this machine; the Ray cluster says itself how many cores it has")
+    pool = Workers(num_workers(workers)) if ray is None else RayCluster(ray, cores=num_workers(workers))
     out = free_path(out, overwrite)
     plan = make_plan(preset, seed)
     settings = {"preset": asdict(preset), "seed": seed, "demonstrator": demonstrator}
     work = open_work(out, {**settings, "objects": plan.objects, "version": version("dexh2r-gym")})
-    places, ways = _make_all(plan, seed, demonstrator, work, workers, progress)
+    places, ways = _make_all(plan, seed, demonstrator, work, pool, progress)
     order = tqdm(sorted(places), desc="writing", unit="trial", disable=not progress)
     write_store(
         out,
@@ -127,7 +134,7 @@ def stored_object(name: str) -> StoredObject:
 
 
 def _make_all(
-    plan: Plan, seed: int, demonstrator: str | None, work: Path, workers: int, progress: bool
+    plan: Plan, seed: int, demonstrator: str | None, work: Path, workers: Workers | RayCluster, progress: bool
 ) -> tuple[dict[Title, Place], Counter[str]]:
     """Put all trials of a plan into files. -> where each is, and how many there are of each way to hold"""
     ways: Counter[str] = Counter()
@@ -135,7 +142,7 @@ def _make_all(
     have: Counter[tuple[int, str]] = Counter()
     number = 0
     with (
-        Workers(workers) as pool,
+        workers as pool,
         tqdm(total=sum(plan.count.values()), desc="trials", unit="trial", disable=not progress) as bar,
     ):
         while shares := _missing(plan, have):
@@ -143,7 +150,7 @@ def _make_all(
             batches = [
                 Batch(work / f"{number + i:05d}.npz", group, seed, demonstrator) for i, group in enumerate(groups)
             ]
-            for file, made in pool.map(make_batch, batches):
+            for file, made in _made(pool, batches):
                 bar.update(len(made))
                 for i, (title, way) in enumerate(made):
                     places[title] = file, i
@@ -152,6 +159,24 @@ def _make_all(
             number += len(batches)
             plan.hand_over(have)
     return places, ways
+
+
+def _made(pool: Workers | RayCluster, batches: Sequence[Batch]) -> Iterator[tuple[Path, Made]]:
+    """What `make_batch` says of each batch, in the order in which they come. Machines of a cluster send their files."""
+    if isinstance(pool, Workers):
+        yield from pool.map(make_batch, batches)
+        return
+    jobs = []
+    for batch in batches:
+        if load_batch(batch.file) is not None:
+            yield make_batch(batch)
+        else:
+            jobs.append((batch, batch.demonstrator and agent_print(batch.demonstrator)))
+    for file, content, made in pool.map(_make_elsewhere, jobs, title=lambda job: f"batch {job[0].file.stem}"):
+        part = file.with_suffix(".part")
+        part.write_bytes(content)
+        part.replace(file)
+        yield file, made
 
 
 def _read(places: Iterable[Place]) -> Iterator[SyntheticTrial]:
@@ -184,13 +209,23 @@ def _grouped(shares: Sequence[Share]) -> Iterator[tuple[Share, ...]]:
         yield tuple(group)
 
 
-def make_batch(batch: Batch) -> tuple[Path, list[tuple[Title, str]]]:
+def make_batch(batch: Batch) -> tuple[Path, Made]:
     """Make the file of a batch, if it is not there yet. -> the file, and of each trial in it title and way to hold"""
     trials = load_batch(batch.file)
     if trials is None:
         trials = _make_trials(batch)
         save_batch(batch.file, trials)
     return batch.file, [((trial.subject, trial.object, trial.number), trial.way) for trial in trials]
+
+
+def _make_elsewhere(job: tuple[Batch, str | None]) -> tuple[Path, bytes, Made]:
+    """Make a batch where its folder may not be, by the same agent. -> the file, its content, what `make_batch` says"""
+    batch, known_as = job
+    if batch.demonstrator and known_as is not None:
+        same_agent(batch.demonstrator, known_as)
+    with tempfile.TemporaryDirectory() as folder:
+        file, made = make_batch(replace(batch, file=Path(folder, batch.file.name)))
+        return batch.file, file.read_bytes(), made
 
 
 def _make_trials(batch: Batch) -> list[SyntheticTrial]:
