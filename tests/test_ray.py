@@ -131,12 +131,14 @@ def test_a_generation_whose_worker_is_killed_gives_the_same_bytes(cluster, tmp_p
     monkeypatch.setattr(generating, "_BATCH", 2)
     plain = generate(tmp_path / "plain.zarr.zip", preset=TINY, demonstrator=None, workers=1, progress=False)
     killed: list[int] = []
+    mark = {_FOLDER: os.environ[_FOLDER]}  # workers of this cluster
 
     def kill_one() -> None:
         before = time.monotonic()
         while not killed and time.monotonic() - before < 120:
             for process in psutil.process_iter(["name", "cmdline"]):
-                if "ray::work" in " ".join(process.info["cmdline"] or ()) and not killed:
+                ours = "ray::work" in " ".join(process.info["cmdline"] or ()) and marked(process, mark)
+                if ours and not killed:
                     os.kill(process.pid, signal.SIGKILL)
                     killed.append(process.pid)
             time.sleep(0.02)
