@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
 from numpy.typing import NDArray
 
 from dexh2r_gym.envs.receive import GRAVITY, Phase
+from dexh2r_gym.extras import import_extra
 from dexh2r_gym.metrics import SAFE_MEAN_DEPTH
 from dexh2r_gym.replay import ReplayStore
 from dexh2r_gym.run_folder import RunFolder
@@ -93,10 +90,14 @@ def describe(record: dict[str, NDArray], setting: dict) -> str:
 
 
 def plot_contacts(record: dict[str, NDArray], mass: float, path: Path) -> None:
-    """Distance and depth, forces on the giver, and the load that the robot carries, over time; phases shaded."""
+    """Distance and depth, forces on the giver, and the load that the robot carries, over time; phases shaded.
+
+    MissingExtraError where matplotlib is not installed.
+    """
     fps = float(record["fps"])
     time = np.arange(len(record["d"])) / fps
-    figure, (top, middle, bottom) = plt.subplots(3, 1, figsize=(9, 8), sharex=True, constrained_layout=True)
+    figure = import_extra("matplotlib.figure", "view").Figure(figsize=(9, 8), layout="constrained")
+    top, middle, bottom = figure.subplots(3, 1, sharex=True)
     top.plot(time, 100 * np.where(np.isfinite(record["d"]), record["d"], np.nan), label="palm to goal (cm)")
     top.plot(time, 1000 * record["depth"], label="hand in object (mm)")
     top.set_ylabel("cm, mm")
@@ -120,4 +121,3 @@ def plot_contacts(record: dict[str, NDArray], mass: float, path: Path) -> None:
         axis.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8)
     top.set_title(f"{record['replay']}: {record['outcome'] if record['status'] == 'REACHED' else record['status']}")
     figure.savefig(path, dpi=110)
-    plt.close(figure)

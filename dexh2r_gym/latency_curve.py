@@ -11,7 +11,7 @@ import numpy as np
 from dexh2r_gym.envs.latency import latency_frames
 from dexh2r_gym.extras import import_extra
 from dexh2r_gym.replay import ReplayStore
-from dexh2r_gym.variants import Variant, estimates, evaluate_variants, markdown, write
+from dexh2r_gym.variants import DEFAULTS, Variant, estimates, evaluate_variants, markdown, write
 
 MILLISECONDS = (0.0, 33.0, 67.0, 100.0, 200.0)
 _EXPLANATION = (
@@ -40,24 +40,17 @@ def latency_curve(
     agent: str,
     *,
     milliseconds: Sequence[float] = MILLISECONDS,
-    mode: str = "hard",
-    backend: str = "mujoco",
-    replays: str = "mini",
-    split: str = "test",
-    num_envs: int = 48,
-    seed: int = 0,
     progress: bool = True,
     **options: Any,
 ) -> dict[str, Any]:
     """Evaluate the agent at each latency; write OUT/latency.json, .md and .png.
 
     Args:
-        agent: a name as of `dexh2r_gym.agents.find_agent`. options: more of the environment's.
+        agent: a name as of `dexh2r_gym.agents.find_agent`. options: of all evaluations, see `evaluate_variants`.
     """
-    fps = ReplayStore.open(replays).infos[0].fps
+    fps = ReplayStore.open(options.get("replays", DEFAULTS["replays"])).infos[0].fps
     variants = latency_variants(milliseconds, fps)
-    common = {"mode": mode, "backend": backend, "replays": replays, "split": split, "num_envs": num_envs, "seed": seed}
-    table = evaluate_variants(out, agent, variants, progress=progress, **common, **options)
+    table = evaluate_variants(out, agent, variants, progress=progress, **options)
     for row, variant in zip(table["variants"], variants, strict=True):
         row["latency_frames"] = variant.options["latency"]
         row["latency_ms"] = 1000 * row["latency_frames"] / fps

@@ -11,9 +11,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dexh2r_gym.envs.receive import HOLD_TIME, SHAKE_DISTANCE, SHAKE_TIME
 from dexh2r_gym.hand import LINK_NAMES
 from dexh2r_gym.intervals import mean_interval, wilson_interval
-from dexh2r_gym.safety import FORCES, QUASI_STATIC_LIMIT, TRANSIENT_LIMIT, safety_metrics, transient_speed_limit
+from dexh2r_gym.safety import (
+    FORCES,
+    QUASI_STATIC_LIMIT,
+    TRANSIENT_LIMIT,
+    TRANSIENT_TIME,
+    safety_metrics,
+    transient_speed_limit,
+)
 from dexh2r_gym.types import GIVER_PARTS
 
 Row = Mapping[str, Any]
@@ -88,7 +96,8 @@ def handover_lines(found: Mapping[str, Any], episodes: int) -> list[str]:
         "## Physical handover",
         "",
         "After the grasp is reached the fingers close, the robot lifts, the giver lets go when the robot carries the "
-        "weight, and the object must stay in the hand for 2 s and then through a shake along six directions (0.5 g).",
+        f"weight, and the object must stay in the hand for {HOLD_TIME:g} s and then through a shake of "
+        f"{100 * SHAKE_DISTANCE:g} cm in {SHAKE_TIME:g} s along each of six directions.",
         "",
         f"held: {_cell(found['held'])} %. From the grasp to the giver's letting go {_cell(found['release_s'], 2)} s; "
         f"slip of objects that were held {_cell(found['slip_cm'], 2)} cm; loss of those that were not "
@@ -106,8 +115,8 @@ def safety_lines(found: Mapping[str, Any]) -> list[str]:
         "## Safety of the giver's hand",
         "",
         f"safe_force: {_cell(found['safe_force'])} % of episodes; no part of the hand was pressed with more than "
-        f"{QUASI_STATIC_LIMIT:g} N, what ISO/TS 15066 (table A.2) allows a contact that holds on; shorter than 0.5 s "
-        f"{TRANSIENT_LIMIT:g} N are allowed. `safe` above is the paper's, about the object.",
+        f"{QUASI_STATIC_LIMIT:g} N, what ISO/TS 15066 (table A.2) allows a contact that holds on; shorter than "
+        f"{TRANSIENT_TIME:g} s {TRANSIENT_LIMIT:g} N are allowed. `safe` above is the paper's, about the object.",
         "",
         "| limit on every part of the hand (N) | episodes below it (%) |",
         "|---|---|",

@@ -12,7 +12,7 @@ import numpy as np
 from dexh2r_gym.envs.giver_behaviour import GiverBehaviour
 from dexh2r_gym.extras import import_extra
 from dexh2r_gym.sim import PHYSICAL
-from dexh2r_gym.variants import HELD, Variant, estimates, evaluate_variants, markdown, write
+from dexh2r_gym.variants import DEFAULTS, HELD, Variant, estimates, evaluate_variants, markdown, write
 
 AS_RECORDED = "as recorded"
 # Two levels of each continuous deviation; what they mean is said in `GiverBehaviour`.
@@ -43,23 +43,17 @@ def robustness(
     out: Path,
     agent: str,
     *,
-    mode: str = "hard",
-    backend: str = "mujoco",
-    replays: str = "mini",
-    split: str = "test",
-    num_envs: int = 48,
-    seed: int = 0,
     progress: bool = True,
     **options: Any,
 ) -> dict[str, Any]:
     """Evaluate the agent with each deviation of the giver; write OUT/robustness.json, .md and .png.
 
     Args:
-        agent: a name as of `dexh2r_gym.agents.find_agent`. options: more of the environment's.
+        agent: a name as of `dexh2r_gym.agents.find_agent`. options: of all evaluations, see `evaluate_variants`.
     """
-    variants = giver_variants(backend, options.get("ending", "grasp"))
-    common = {"mode": mode, "backend": backend, "replays": replays, "split": split, "num_envs": num_envs, "seed": seed}
-    table = evaluate_variants(out, agent, variants, progress=progress, **common, **options)
+    setting = {**DEFAULTS, **options}
+    variants = giver_variants(setting["backend"], setting["ending"])
+    table = evaluate_variants(out, agent, variants, progress=progress, **options)
     write(out, "robustness", table, markdown(table, "Givers that react", _EXPLANATION))
     plot_robustness(table, out / "robustness.png")
     return table

@@ -29,6 +29,15 @@ COLUMNS = {
     "infer_fr": "infer_fr",
 }
 HELD = "held"
+DEFAULTS: dict[str, Any] = {  # of every evaluation
+    "mode": "hard",
+    "backend": "mujoco",
+    "replays": "mini",
+    "split": "test",
+    "ending": "grasp",
+    "num_envs": 48,
+    "seed": 0,
+}
 
 
 @dataclass(frozen=True)
@@ -48,8 +57,9 @@ def evaluate_variants(
 
     Args:
         agent: a name as of `dexh2r_gym.agents.find_agent`.
-        options: of `dexh2r_gym.evaluate.evaluate`, the same for all.
+        options: of `dexh2r_gym.evaluate.evaluate`, the same for all; else `DEFAULTS`.
     """
+    options = {**DEFAULTS, **options}
     maker = find_agent(agent)
     runs: dict[str, list[Row]] = {}
     with tqdm(variants, unit="run", disable=not progress) as bar:
@@ -58,8 +68,7 @@ def evaluate_variants(
             folder = out / variant.name
             evaluate(maker, out=folder, agent_name=agent_title(agent), progress=False, **{**options, **variant.options})
             runs[variant.name] = [json.loads(line) for line in (folder / "episodes.jsonl").read_text().splitlines()]
-    setting = {name: str(options[name]) for name in ("split", "mode", "backend")}
-    setting |= {"ending": str(options.get("ending", "grasp"))}
+    setting = {name: str(options[name]) for name in ("split", "mode", "backend", "ending")}
     setting |= {"agent": agent_title(agent), "replays": Path(options["replays"]).name}
     rows = tabulate(variants, runs)
     if setting["ending"] == "hold":

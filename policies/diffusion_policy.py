@@ -3,8 +3,8 @@
 A plan is a sequence of differences to the present hand, cleaned of noise step by step by a conditional U-Net. As
 published, its first frames are those observed, so that `horizon - observed + 1` of them lie ahead.
 
-Not as published: with `guess`, where the hand is going is learned beside the plan, from the same features. A plan says
-little about the grasp that it leads to, so features that must tell the grasp are learned many times sooner.
+Not as published: with `guess`, where the hand is going is learned beside the plan, from the same features, and told to
+the U-Net: a plan of a few frames says little about the grasp that it leads to.
 """
 
 from __future__ import annotations

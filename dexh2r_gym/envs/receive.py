@@ -70,7 +70,6 @@ class Receive:
         n, f64 = num_worlds, torch.float64
         self._dt = dt
         self.phase = torch.zeros(n, dtype=torch.long)
-        self.over = torch.zeros(n, dtype=torch.bool)
         self.outcome = torch.zeros(n, dtype=torch.long)
         self.held = torch.ones(n, dtype=torch.bool)
         self.release_frame = torch.full((n,), -1)
@@ -78,7 +77,7 @@ class Receive:
         self.drop_time = torch.full((n,), torch.inf, dtype=f64)
         self.slip = torch.zeros(n, dtype=f64)
         self._frames = torch.zeros(n, dtype=torch.long)  # of the phase
-        self._pose = torch.zeros(n, 2, 7, dtype=f64)  # palm in the object, from and to; then `_hold`
+        self._pose = torch.zeros(n, 2, 7, dtype=f64)  # palm in the object, from and to
         self._joints = torch.zeros(n, 2, NUM_JOINTS, dtype=f64)
         self._hold = torch.zeros(n, 7, dtype=f64)  # palm in the world, once the giver has let go
         self._yielded = torch.zeros(n, 3, dtype=f64)
@@ -88,9 +87,13 @@ class Receive:
         self._grasped = torch.zeros(n, 3, dtype=f64)  # the same in the palm's frame when the giver let go
         self._late = torch.zeros(n, dtype=torch.long)
 
+    @property
+    def over(self) -> Tensor:
+        return self.outcome > 0
+
     def forget(self, worlds: Tensor) -> None:
         """New episodes in worlds (n,)."""
-        self.phase[worlds], self.over[worlds], self.outcome[worlds] = 0, False, Outcome.NOT_REACHED
+        self.phase[worlds], self.outcome[worlds] = 0, Outcome.NOT_REACHED
         self.held[worlds], self.release_frame[worlds], self.since_release[worlds] = True, -1, 0
         self.drop_time[worlds], self.slip[worlds] = torch.inf, 0.0
 
@@ -207,7 +210,7 @@ class Receive:
         self.since_release[w] += 1
         moved = (self._in_palm(w, scene) - self._grasped[w]).norm(dim=-1)
         self.slip[w] = torch.maximum(self.slip[w], moved)
-        lost = w[(moved > DROP_DISTANCE) & self.drop_time[w].isinf()]
+        lost = w[moved > DROP_DISTANCE]
         self.drop_time[lost] = self._dt * self.since_release[lost].double()
 
     def _judge(self, w: Tensor, phase: Tensor, held: Tensor, diverged: Tensor) -> None:
@@ -216,7 +219,7 @@ class Receive:
         outcome = torch.where(held & (phase == Phase.LIFTING) & (seconds >= LIFT_TIME), Outcome.NOT_RELEASED, outcome)
         outcome = torch.where(self.drop_time[w].isfinite(), Outcome.DROPPED, outcome)
         outcome = torch.where(diverged, Outcome.DIVERGED, outcome)
-        self.outcome[w], self.over[w] = outcome, outcome > 0
+        self.outcome[w] = outcome
 
     def _in_palm(self, w: Tensor, scene: SceneState) -> Tensor:
         """The object's centre of mass in the palm's frame, (n, 3)."""
