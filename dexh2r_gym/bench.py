@@ -42,11 +42,11 @@ EVERYTHING = {  # that the physical handover can have
     "randomisation": {"friction": 0.3, "mass": 0.3, "strength": 0.3, "palm_position": 0.002, "joints": 0.01},
     "latency": 2,
 }
-SETUPS: dict[str, dict[str, Any]] = {
+SETUPS: dict[str, dict[str, Any]] = {  # the plain ones first: what has run before in a process slows what comes after
     "mujoco": {},
+    "kinematic": {"backend": "kinematic"},
     "mujoco, everything on": EVERYTHING,
     "mujoco, everything on, UR10e": {**EVERYTHING, "robot": "ur10e"},
-    "kinematic": {"backend": "kinematic"},
 }
 WINDOW_FRAMES, WINDOW_POINTS, WINDOW_BATCH = 16, 1024, 64
 

@@ -99,14 +99,15 @@ class HandoverTask:
 
     def annotate(self, picture: np.ndarray, world: int) -> np.ndarray:
         """A picture (H, W, 3) uint8 of this world with d, phase, penetration and force written into it."""
-        status = EpisodeStatus(int(self.status[world]))
-        running = Phase(int(self.phase[world])).name.lower()
+        status, outcome = EpisodeStatus(int(self.status[world])), Outcome(int(self._receive.outcome[world]))
+        over = outcome if self._receive.over[world] else status
+        shown = Phase(int(self.phase[world])) if status == EpisodeStatus.RUNNING else over
         return draw_overlay(
             picture,
             frame=int(self.time[world]),
             d=float(self.d[world]),
             start_distance=START_DISTANCE[self.options.mode],
-            phase=running if status == EpisodeStatus.RUNNING else status.name.lower().replace("_", " "),
+            phase=shown.name.lower().replace("_", " "),
             depth=float(self.depth[world]),
             giver_force=float(self.scene.giver_force[world]),
         )
