@@ -422,7 +422,8 @@ def test_worlds_of_other_objects_and_hands_step_side_by_side_and_report_force(ma
         return torch.cat((middle + torch.tensor([0.0, away, 0.0]), still.expand(4, 4)), dim=-1)
 
     simulator, everywhere = MujocoSimulator(4, 1 / 30, num_threads=1), torch.ones(4, dtype=torch.bool)
-    simulator.reset(torch.arange(4), objects, hands, palm(0.5), joints, thing, bones)
+    simulator.prepare(list(zip(objects, hands, strict=True)))
+    simulator.reset(torch.arange(4), torch.arange(4), palm(0.5), joints, thing, bones)
     forces = []
     for away in torch.linspace(0.5, 0.0, 30).tolist():
         simulator.step(palm(away), joints, thing, bones, everywhere, held=everywhere)

@@ -115,7 +115,9 @@ class HandoverTask:
     def begin(self, worlds: Tensor, replay_ids: Sequence[str], keys: Tensor) -> None:
         """Frame 0 of these trials in these worlds (n,); keys (n,) long name the noise that their sensors will have."""
         rec = self._recordings
+        known = len(rec.replays)
         trial = rec.indices(replay_ids)
+        self._sim.prepare([(rec.object_of(i), rec.givers[i]) for i in range(known, len(rec.replays))])
         numbers = trial.tolist()
         objects, givers = [rec.object_of(i) for i in numbers], [rec.givers[i] for i in numbers]
         hand_pose, joints = split_hand_state(torch.stack([rec.replays[i].hand_start for i in numbers]))
@@ -127,7 +129,7 @@ class HandoverTask:
         play = self.playback
         play.begin(worlds, trial, keys)
         bodies = play.object_pose[worlds], play.giver_bones[worlds]
-        self._sim.reset(worlds, objects, givers, hand_pose, joints, *bodies, factors)
+        self._sim.reset(worlds, trial, hand_pose, joints, *bodies, factors)
         self.observer.begin(worlds, objects, givers, keys)
         self._trial[worlds], self.time[worlds] = trial, 0
         self.running_ids[worlds.numpy()] = replay_ids

@@ -14,6 +14,7 @@ from dexh2r_gym.giver import GiverHand
 from dexh2r_gym.objects import ObjectModel
 from dexh2r_gym.types import SceneState
 
+Pair = tuple[ObjectModel, GiverHand]
 BACKENDS = ("mujoco", "kinematic")
 PHYSICAL = ("mujoco",)  # those in which an object that is let go falls
 
@@ -23,18 +24,20 @@ class Simulator(Protocol):
 
     state: SceneState  # live: read after reset or step
 
+    def prepare(self, pairs: Sequence[Pair]) -> None:
+        """Learn of more objects and the givers that hold them; they are numbered on in this order."""
+
     def reset(
         self,
         worlds: Tensor,
-        objects: Sequence[ObjectModel],
-        givers: Sequence[GiverHand],
+        pair: Tensor,
         hand_pose: Tensor,
         joints: Tensor,
         object_pose: Tensor,
         giver_bones: Tensor,
         factors: Tensor | None = None,
     ) -> None:
-        """Put worlds (n,) with these objects and givers into a state at rest; the other worlds stay as they are.
+        """Put worlds (n,) with these pairs (n,) of object and giver at rest; the other worlds stay as they are.
 
         factors: (n, 3) of friction, mass and strength, see `dexh2r_gym.sim.randomise`; without effect in `kinematic`.
         """

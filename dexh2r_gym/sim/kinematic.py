@@ -7,9 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from dexh2r_gym.giver import GiverHand
-from dexh2r_gym.objects import ObjectModel
 from dexh2r_gym.rotations import pose_velocity
+from dexh2r_gym.sim import Pair
 from dexh2r_gym.types import GIVER_PARTS, HAND_STATE_SIZE, NUM_JOINTS, SceneState
 
 
@@ -33,11 +32,13 @@ class KinematicSimulator:
             diverged=torch.zeros(num_worlds, dtype=torch.bool),
         )
 
+    def prepare(self, pairs: Sequence[Pair]) -> None:
+        """Nothing to do: it is the poses alone that move."""
+
     def reset(
         self,
         worlds: Tensor,
-        objects: Sequence[ObjectModel],
-        givers: Sequence[GiverHand],
+        pair: Tensor,
         hand_pose: Tensor,
         joints: Tensor,
         object_pose: Tensor,

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dexh2r_gym.giver import GiverHand, giver_mocap_ids
+from dexh2r_gym.giver import giver_mocap_ids
 from dexh2r_gym.hand import BASE_LEAD_TIME, JOINT_LEAD_TIME, JOINT_NAMES
-from dexh2r_gym.objects import ObjectModel
 from dexh2r_gym.rotations import quat_conjugate, quat_from_axis_angle, quat_multiply, quat_rotate, quat_to_axis_angle
 from dexh2r_gym.scene import OBJECT_WELD_IMPEDANCE, OBJECT_WELD_TIME, SUBSTEPS_PER_SECOND, scene_model
+from dexh2r_gym.sim import Pair
 from dexh2r_gym.sim.randomise import randomised_model
 from dexh2r_gym.types import GIVER_PARTS, NUM_GIVER_JOINTS, SceneState
 
@@ -43,6 +43,7 @@ class MujocoSimulator:
         self._num_substeps = max(1, round(dt * SUBSTEPS_PER_SECOND))
         self._num_worlds = num_worlds
         self._num_threads = num_threads
+        self._pairs: list[Pair] = []
         self._models: list[mujoco.MjModel] = []
         self._batch: mujoco.batch.Batch | None = None
         self.state: SceneState
@@ -89,22 +90,23 @@ class MujocoSimulator:
         }  # contacts of the last frame, as `SceneState` has them
         self._diverged = torch.zeros(n, dtype=torch.bool)
 
+    def prepare(self, pairs: Sequence[Pair]) -> None:
+        """See `dexh2r_gym.sim.Simulator`. A model is compiled when it is first needed."""
+        self._pairs += pairs
+
     def reset(
         self,
         worlds: Tensor,
-        objects: Sequence[ObjectModel],
-        givers: Sequence[GiverHand],
+        pair: Tensor,
         hand_pose: Tensor,
         joints: Tensor,
         object_pose: Tensor,
         giver_bones: Tensor,
         factors: Tensor | None = None,
     ) -> None:
-        models = [
-            scene_model(*pair, timestep=self._dt / self._num_substeps) for pair in zip(objects, givers, strict=True)
-        ]
+        models = [scene_model(*self._pairs[i], timestep=self._dt / self._num_substeps) for i in pair.tolist()]
         if factors is not None:
-            models = [randomised_model(*pair) for pair in zip(models, factors, strict=True)]
+            models = [randomised_model(*drawn) for drawn in zip(models, factors, strict=True)]
         if self._batch is None:
             self._start(models[0])
         assert self._batch is not None
