@@ -41,6 +41,11 @@ class ApproachModel(nn.Module):
         """Frames of a plan."""
         return self.config.horizon
 
+    @property
+    def attempt(self) -> int:
+        """Frames after which plans are drawn from other noise, 0 for never."""
+        return 0
+
     def fit(self, batch: Mapping[str, Tensor]) -> None:
         """Take the statistics of a large batch, before training."""
         self.future_numbers.fit(self._numbers(batch))
@@ -95,11 +100,13 @@ class ApproachState:
     seen: dict[str, Tensor]  # each (B, observed, ...)
     plan: Tensor  # (B, executed, 28)
     left: Tensor  # (B,) long, frames of the plan that are still to come
+    age: Tensor  # (B,) long, frames since the episode began
 
 
 # CPUs multiply matrices of fewer rows in other ways, and a plan would depend, in its last bits, on how many worlds
 # ask beside it. A world alone is left so: for it, time counts.
 STEADY = 16
+_ATTEMPT = 1_000_003  # between the keys of one attempt's noise and the next's
 
 
 def least_rows(env: HandoverVectorEnv | None) -> int:
@@ -124,7 +131,8 @@ class ApproachAgent:
         deterministic: bool = True,
     ) -> tuple[np.ndarray, ApproachState]:
         """See `policies.Agent`. All plans of a seed are drawn from the same noise: who can do a thing in two ways
-        goes on in the way it began, and a world does not depend on its neighbours. `deterministic` changes nothing.
+        goes on in the way it began, until the next attempt of a model that has them; and a world does not depend on its
+        neighbours. `deterministic` changes nothing.
 
         Raises:
             ValueError: the observation lacks what the policy looks at.
@@ -138,18 +146,21 @@ class ApproachAgent:
             state = self._plan(state, asked)
         rows = torch.arange(worlds)
         action = state.plan[rows, self.model.config.executed - state.left]
-        return action.numpy(), ApproachState(state.seen, state.plan, state.left - 1)
+        return action.numpy(), ApproachState(state.seen, state.plan, state.left - 1, state.age + 1)
 
     def _plan(self, state: ApproachState, asked: Tensor) -> ApproachState:
         executed = self.model.config.executed
         rows = asked[torch.arange(max(self._least, len(asked))) % len(asked)]
         key = torch.full_like(rows, self._seed)
+        if self.model.attempt:
+            key = key + _ATTEMPT * (state.age[rows] // self.model.attempt)
         plan = self.model.plan({name: value[rows] for name, value in state.seen.items()}, key)
         plan = plan[: len(asked), :executed]
         return ApproachState(
             state.seen,
             state.plan.index_put((asked,), plan.float()),
             state.left.index_fill(0, asked, executed),
+            state.age,
         )
 
     def _seen_now(self, observation: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -171,9 +182,9 @@ def _remember(
     worlds = len(fresh)
     if old is None:
         none = torch.zeros(worlds, dtype=torch.long)
-        return ApproachState(start, torch.zeros(worlds, executed, HAND_STATE_SIZE), none)
+        return ApproachState(start, torch.zeros(worlds, executed, HAND_STATE_SIZE), none, none)
     seen = {}
     for key, value in start.items():
         moved = torch.cat((old.seen[key][:, 1:], value[:, :1]), dim=1)
         seen[key] = torch.where(fresh.view(-1, *[1] * (value.ndim - 1)), value, moved)
-    return ApproachState(seen, old.plan, old.left.masked_fill(fresh, 0))
+    return ApproachState(seen, old.plan, old.left.masked_fill(fresh, 0), old.age.masked_fill(fresh, 0))

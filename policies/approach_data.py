@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dexh2r_gym.alignment import START_DISTANCE
 from dexh2r_gym.giver import GiverHand
 from dexh2r_gym.replay import Replay, ReplayStore
 from dexh2r_gym.rotations import pose_inverse, pose_multiply, quat_angle
@@ -47,7 +48,8 @@ class ApproachWindows:
     nearest goals. In four of five windows it is shifted first, so that a policy also knows what to do where its own
     errors brought it (DAgger, Ross et al., AISTATS 2011, with states drawn around the ways).
 
-    Windows in which the hand waits or has long arrived are left out, for who learns to wait waits for ever.
+    Windows in which the hand waits or has long arrived are left out, for who learns to wait waits for ever. Where goals
+    are not told, a hand has arrived where the environment aligns it: no goal is near where such a policy has to go on.
     """
 
     def __init__(
@@ -104,7 +106,7 @@ class ApproachWindows:
             draw = torch.Generator().manual_seed(_SEED)
             ways = [self._expert.ways(draw) for _ in range(_WAYS)]
             self._hand, left = (torch.stack(parts) for parts in zip(*ways, strict=True))
-            taught = left[:, (rows - _REST).maximum(self._first)] > _THERE
+            taught = left[:, (rows - _REST).maximum(self._first)] > START_DISTANCE["hard"]
         self._starts = (taught & (rows <= end.repeat_interleave(count))).expand(len(self._hand), -1).nonzero()
 
     def __len__(self) -> int:

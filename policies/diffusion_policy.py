@@ -3,8 +3,8 @@
 A plan is a sequence of differences to the present hand, cleaned of noise step by step by a conditional U-Net. As
 published, its first frames are those observed, so that `horizon - observed + 1` of them lie ahead.
 
-Not as published: with `guess`, where the hand is going is learned beside the plan, from the same features, and told to
-the U-Net: a plan of a few frames says little about the grasp that it leads to.
+Not as published: with `goal_first`, a goal is drawn before the plan and told to the U-Net. Nobody says where the goals
+of a trial are, so the nearest may be missed: another is drawn every `attempt` frames, and the hand goes on from there.
 """
 
 from __future__ import annotations
@@ -14,32 +14,31 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import mse_loss
 
 from dexh2r_gym.sensing.hashing import normal
 from policies.approach import ApproachModel
+from policies.goal_draw import GoalDraw, denoise
 from policies.hand_vectors import base_of, encode, vector_size
 from policies.normalizer import Normalizer
 from policies.unet1d import ConditionalUNet1D
 
-_WIDTH = 256  # of what guesses the goal
-
 
 class DiffusionPolicy(ApproachModel):
     """A policy whose config has observed, executed, horizon, rotation, frame, widths, kernel, train_steps,
-    sampling_steps and guess, and whose scheduler is one of diffusers'."""
+    sampling_steps, goal_first and attempt, and whose scheduler is one of diffusers'."""
 
     scheduler: Any
-    guess: nn.Module | None
+    goal_draw: GoalDraw | None
 
     def _build(self, condition: int) -> None:
         """The parts that do not see; condition: numbers of `observe`."""
         c = self.config
         size = vector_size(c.rotation)
-        self.guess = None
-        if c.guess:
-            self.guess = nn.Sequential(nn.Linear(condition, _WIDTH), nn.Mish(), nn.Linear(_WIDTH, size))
+        self.goal_draw = None
+        if c.goal_first:
+            self.goal_draw = GoalDraw(size, condition)
             self.goal_numbers = Normalizer(1, size)
             condition += size
         self.net = ConditionalUNet1D(size, condition, c.widths, c.kernel)
@@ -48,6 +47,11 @@ class DiffusionPolicy(ApproachModel):
     @abstractmethod
     def observe(self, seen: Mapping[str, Tensor]) -> Tensor:
         """What was seen as numbers (B, condition)."""
+
+    @property
+    def attempt(self) -> int:
+        """See `ApproachModel`."""
+        return self.config.attempt
 
     @property
     def ahead(self) -> int:
@@ -60,36 +64,30 @@ class DiffusionPolicy(ApproachModel):
         step = torch.randint(self.config.train_steps, (len(clean),), generator=generator).to(clean.device)
         noise = torch.randn(clean.shape, generator=generator).to(clean.device)
         noisy = self.scheduler.add_noise(clean, noise, step)
-        condition, guess = self._condition(batch)
-        losses = {"plan": mse_loss(self.net(noisy, step, condition), clean)}
-        if guess is not None:
-            losses["goal"] = mse_loss(guess, self.goal_numbers(self._goal(batch)).flatten(1))
-        return losses
+        condition, losses = self.observe(batch), {}
+        if self.goal_draw is not None:
+            goal = self.goal_numbers(self._goal(batch)).flatten(1)
+            losses["goal"] = self.goal_draw.loss(goal, condition, self.scheduler, generator)
+            condition = torch.cat((condition, goal), dim=-1)
+        return losses | {"plan": mse_loss(self.net(noisy, step, condition), clean)}
 
     def plan(self, seen: Mapping[str, Tensor], key: Tensor) -> Tensor:
         """See `ApproachModel`."""
-        c = self.config
-        condition, _ = self._condition(seen)
-        sequence = normal(key, 0, c.horizon * vector_size(c.rotation)).unflatten(1, (c.horizon, -1))
-        self.scheduler.set_timesteps(c.sampling_steps)
-        for step in self.scheduler.timesteps:
-            clean = self.net(sequence, step.expand(len(sequence)), condition)
-            sequence = self.scheduler.step(clean, step, sequence, return_dict=False)[0]
+        c, size = self.config, vector_size(self.config.rotation)
+        condition = self.observe(seen)
+        if (draw := self.goal_draw) is not None:
+            given, noise = condition, normal(key, 1, size)
+            goal = denoise(lambda x, step: draw(x, step, given), noise, self.scheduler, c.sampling_steps)
+            condition = torch.cat((condition, goal), dim=-1)
+        noise = normal(key, 0, c.horizon * size).unflatten(1, (c.horizon, -1))
+        sequence = denoise(lambda x, step: self.net(x, step, condition), noise, self.scheduler, c.sampling_steps)
         return self.said(sequence, seen)[:, c.observed - 1 :]
 
     def fit(self, batch: Mapping[str, Tensor]) -> None:
         """See `ApproachModel`."""
         super().fit(batch)
-        if self.guess is not None:
+        if self.goal_draw is not None:
             self.goal_numbers.fit(self._goal(batch))
-
-    def _condition(self, seen: Mapping[str, Tensor]) -> tuple[Tensor, Tensor | None]:
-        """What the U-Net is told (B, ...), and the guess in it (B, numbers)."""
-        observed = self.observe(seen)
-        if self.guess is None:
-            return observed, None
-        guess = self.guess(observed)
-        return torch.cat((observed, guess), dim=-1), guess
 
     def _goal(self, batch: Mapping[str, Tensor]) -> Tensor:
         """The goal (B, 1, numbers), as differences to the present hand."""

@@ -46,7 +46,8 @@ class DPConfig:
     feature: int = 128
     widths: tuple[int, ...] = (64, 128, 192)
     kernel: int = 5
-    guess: bool = True
+    goal_first: bool = True
+    attempt: int = 16
     train_steps: int = 100
     sampling_steps: int = 10  # less than train_steps: DDIM in place of DDPM
 
@@ -63,7 +64,8 @@ PAPER = DPConfig(
     image_strides=(4, 2, 2, 2),
     feature=512,
     widths=(512, 1024, 2048),
-    guess=False,
+    goal_first=False,
+    attempt=0,
     sampling_steps=100,
 )
 

@@ -28,7 +28,8 @@ class DP3Config:
     feature: int = 128
     widths: tuple[int, ...] = (64, 128, 192)
     kernel: int = 5
-    guess: bool = True
+    goal_first: bool = True
+    attempt: int = 16
     train_steps: int = 100
     sampling_steps: int = 10
 
@@ -42,7 +43,8 @@ PAPER = DP3Config(
     rotation="axis_angle",
     frame="world",
     widths=(512, 1024, 2048),
-    guess=False,
+    goal_first=False,
+    attempt=0,
 )  # section 5 of the paper
 
 

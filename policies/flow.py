@@ -18,6 +18,7 @@ from dexh2r_gym.sensing.hashing import normal
 from policies.approach import ApproachModel
 from policies.goal_view import GoalView
 from policies.hand_vectors import vector_size
+from policies.modulated import ModulatedBlock
 from policies.normalizer import Normalizer
 from policies.proprioception import to_frame
 from policies.unet1d import SinusoidalEmbedding
@@ -56,7 +57,7 @@ class Flow(ApproachModel):
         self.condition = nn.Linear(self.view.size + 2 * 48, c.width)
         self.time = nn.Sequential(SinusoidalEmbedding(_TIME), nn.Linear(_TIME, c.width))
         self.start = nn.Linear(size, c.width)
-        self.blocks = nn.ModuleList(_Block(c.width) for _ in range(c.blocks))
+        self.blocks = nn.ModuleList(ModulatedBlock(c.width) for _ in range(c.blocks))
         self.end = nn.Linear(c.width, size)
         self.future_numbers = Normalizer(c.horizon, vector_size(c.rotation))
 
@@ -93,17 +94,3 @@ class Flow(ApproachModel):
             time = torch.full((len(plan),), step / c.sampling_steps)
             plan = plan + self(plan, time, condition) / c.sampling_steps
         return self.said(plan, seen)
-
-
-class _Block(nn.Module):
-    """Residual layers, scaled and shifted by the condition."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(width, elementwise_affine=False)
-        self.modulation = nn.Linear(width, 2 * width)
-        self.layers = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
-
-    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        scale, shift = self.modulation(condition).chunk(2, dim=-1)
-        return x + self.layers(self.norm(x) * (1 + scale) + shift)

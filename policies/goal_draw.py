@@ -1,0 +1,52 @@
+"""A goal drawn by diffusion, for policies that are not told one: where a hand might go, given what was seen.
+
+There are many goals that one could go for, and their mean is none; so one is drawn, not guessed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import mse_loss, silu
+
+from policies.modulated import ModulatedBlock
+from policies.unet1d import SinusoidalEmbedding
+
+_WIDTH, _BLOCKS, _STEP = 256, 3, 32
+
+
+class GoalDraw(nn.Module):
+    """Goals as numbers (B, size) of mean 0 and deviation 1; condition (B, C): what was seen."""
+
+    def __init__(self, size: int, condition: int) -> None:
+        super().__init__()
+        self.condition = nn.Sequential(nn.LayerNorm(condition), nn.Linear(condition, _WIDTH))
+        self.step = nn.Sequential(SinusoidalEmbedding(_STEP), nn.Linear(_STEP, _WIDTH))
+        self.start = nn.Linear(size, _WIDTH)
+        self.blocks = nn.ModuleList(ModulatedBlock(_WIDTH) for _ in range(_BLOCKS))
+        self.end = nn.Linear(_WIDTH, size)
+
+    def forward(self, noisy: Tensor, step: Tensor, condition: Tensor) -> Tensor:
+        """The goals that noisy ones (B, size) of steps (B,) come from."""
+        given = silu(self.condition(condition) + self.step(step))
+        x = self.start(noisy)
+        for block in self.blocks:
+            x = block(x, given)
+        return self.end(x)
+
+    def loss(self, goal: Tensor, condition: Tensor, scheduler: Any, generator: torch.Generator) -> Tensor:
+        """Mean squared error of the clean goal; scheduler: one of diffusers' that predicts samples."""
+        step = torch.randint(scheduler.config.num_train_timesteps, (len(goal),), generator=generator).to(goal.device)
+        noise = torch.randn(goal.shape, generator=generator).to(goal.device)
+        return mse_loss(self(scheduler.add_noise(goal, noise, step), step, condition), goal)
+
+
+def denoise(net: Callable[[Tensor, Tensor], Tensor], noise: Tensor, scheduler: Any, steps: int) -> Tensor:
+    """What net makes of noise (B, ...) in so many steps; net: from noisy values and their steps (B,) to clean ones."""
+    scheduler.set_timesteps(steps)
+    for step in scheduler.timesteps:
+        noise = scheduler.step(net(noise, step.expand(len(noise))), step, noise, return_dict=False)[0]
+    return noise
