@@ -8,6 +8,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from dexh2r_gym.alignment import SpeedLimits, advance, reachable_fraction
+from dexh2r_gym.constants import constant
 from dexh2r_gym.hand import JOINT_LOWER, JOINT_UPPER, clamp_joints
 from dexh2r_gym.rotations import quat_from_axis_angle, quat_multiply
 from dexh2r_gym.types import HAND_STATE_SIZE, split_hand_state
@@ -61,7 +62,7 @@ def hand_target(
         target_joints = joints + action[:, 6:] * (scale.joint * dt)
     else:
         target, target_joints = split_hand_state(action)
-    low, high = (target.new_tensor(x) for x in (WORKSPACE_LOWER, WORKSPACE_UPPER))
+    low, high = (constant(x, target) for x in (WORKSPACE_LOWER, WORKSPACE_UPPER))
     target = torch.cat((target[:, :3].clamp(low, high), target[:, 3:]), dim=-1)
     target_joints = clamp_joints(target_joints)
     fraction = reachable_fraction(hand_pose, joints, target, target_joints, limits, dt)

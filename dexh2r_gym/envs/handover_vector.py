@@ -181,6 +181,8 @@ class HandoverVectorEnv(VectorEnv[Any, Any, np.ndarray]):
     | speed_limits | palm m/s, palm rad/s, joints rad/s; None for the paper's unlimited kinematics | (1.5, 4, 4) |
     | released_metrics | score by the released code's definitions too (slow: a search a frame) | True |
     | num_threads | physics threads, 0 for every core | 0 |
+    | device | of torch: where all worlds are, such as cpu or cuda; `mujoco` runs on the CPU alone | cpu |
+    | output | numpy, torch (tensors on the device, from which a step reads nothing: see below) | numpy |
     | num_envs, autoreset_mode | of the vector environment; all three Gymnasium modes | 1, NEXT_STEP |
 
     ## Givers that react
@@ -263,8 +265,9 @@ class HandoverVectorEnv(VectorEnv[Any, Any, np.ndarray]):
         control.check_action(action, self.num_envs)
         on = ~self._idle
         late = self._lateness(on) if self.options.realtime else None
-        reward = self.task.advance(action, torch.from_numpy(on), late).numpy()
-        status = self.task.status.numpy()
+        device = self.task.device
+        reward = self.task.advance(action.to(device), torch.from_numpy(on).to(device), late).cpu().numpy()
+        status = self.task.status.cpu().numpy()
         ended = status != EpisodeStatus.RUNNING
         terminated = (status == EpisodeStatus.REACHED) | (status == EpisodeStatus.DIVERGED)
         truncated = ended & ~terminated
@@ -347,7 +350,8 @@ class HandoverVectorEnv(VectorEnv[Any, Any, np.ndarray]):
         worlds = np.flatnonzero(mask)
         ids = [asked[w] or self.replay_ids[int(self._rngs[w].integers(len(self.replay_ids)))] for w in worlds]
         keys = torch.tensor([int(self._noise_rngs[w].integers(1 << 62)) for w in worlds])
-        self.task.begin(torch.from_numpy(worlds), ids, keys)
+        device = self.task.device
+        self.task.begin(torch.from_numpy(worlds).to(device), self.task.load(ids), keys.to(device))
         self._thinking.begin(mask)
         self._idle[mask] = False
 
@@ -355,7 +359,7 @@ class HandoverVectorEnv(VectorEnv[Any, Any, np.ndarray]):
         """Frames that the actions of all worlds are late, (B,): the time since the last observation, rounded up."""
         seconds = self._watch.stop()
         self._thinking.add(seconds, on)
-        return torch.full((self.num_envs,), frames_late(seconds, self.task.fps))
+        return torch.full((self.num_envs,), frames_late(seconds, self.task.fps), device=self.task.device)
 
     def _final_info(self, finished: np.ndarray) -> dict[str, Any]:
         """What is told of the worlds of the mask, (B,) bool, whose episodes are over."""
@@ -364,7 +368,7 @@ class HandoverVectorEnv(VectorEnv[Any, Any, np.ndarray]):
 
     def _observation(self) -> Any:
         out = self.task.observation()
-        return out.numpy() if isinstance(out, Tensor) else {k: v.numpy() for k, v in out.items()}
+        return out.cpu().numpy() if isinstance(out, Tensor) else {k: v.cpu().numpy() for k, v in out.items()}
 
     def _check_mask(self, mask: Any) -> np.ndarray:
         if mask is None:

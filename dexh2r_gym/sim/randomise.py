@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from math import log1p
 
 import mujoco
-import torch
 from torch import Tensor
 
+from dexh2r_gym.constants import constant
 from dexh2r_gym.hand import JOINT_NAMES
 from dexh2r_gym.sensing.hashing import uniform
 
@@ -68,8 +68,8 @@ class Randomisation:
 
 def draw_factors(randomisation: Randomisation, key: Tensor) -> Tensor:
     """Factors of `PHYSICS` for episodes with these keys (n,) long: (n, 3) float64."""
-    width = torch.tensor([log1p(getattr(randomisation, name)) for name in PHYSICS], dtype=torch.float64)
-    return ((2.0 * uniform(key, _FACTORS, len(PHYSICS)).double() - 1.0) * width).exp()
+    drawn = 2.0 * uniform(key, _FACTORS, len(PHYSICS)).double() - 1.0
+    return (drawn * constant(tuple(log1p(getattr(randomisation, name)) for name in PHYSICS), drawn)).exp()
 
 
 def randomised_model(model: mujoco.MjModel, factors: Tensor) -> mujoco.MjModel:
