@@ -29,6 +29,16 @@ def action_space(control_mode: str) -> spaces.Box:
 
 def check_action(action: Tensor, num_worlds: int) -> None:
     """Raise ValueError, naming the world, for an action of wrong shape or with NaN or infinity."""
+    check_shape(action, num_worlds)
+    bad = ~torch.isfinite(action).all(dim=-1)
+    if bad.any():
+        world = int(bad.nonzero()[0])
+        entry = int((~torch.isfinite(action[world])).nonzero()[0])
+        raise ValueError(f"action of world {world} has a NaN or infinite number at index {entry}")
+
+
+def check_shape(action: Tensor, num_worlds: int) -> None:
+    """Raise ValueError for actions of wrong shape."""
     if action.shape != (num_worlds, HAND_STATE_SIZE):
         worlds = action.shape[0] if action.ndim == 2 else "no"
         raise ValueError(
@@ -36,11 +46,6 @@ def check_action(action: Tensor, num_worlds: int) -> None:
             + (f": {worlds} worlds given, {num_worlds} expected" if action.ndim == 2 and worlds != num_worlds else
                f": every world, from world 0 on, needs {HAND_STATE_SIZE} numbers")
         )  # fmt: skip
-    bad = ~torch.isfinite(action).all(dim=-1)
-    if bad.any():
-        world = int(bad.nonzero()[0])
-        entry = int((~torch.isfinite(action[world])).nonzero()[0])
-        raise ValueError(f"action of world {world} has a NaN or infinite number at index {entry}")
 
 
 def hand_target(

@@ -47,7 +47,7 @@ class Observer:
         modes = parse_obs_mode(options.obs_mode)
         self.space = observation_space(options)
         self._options, self._dt = options, dt
-        self._delay = Delay(options.obs_delay, PROPRIOCEPTION)
+        self._delay = Delay(options.obs_delay, PROPRIOCEPTION, blindly=options.blindly)
         self._key = torch.zeros(num_worlds, dtype=torch.long, device=options.place)
         self._pairs: list[Pair] = []
         self._trial = self._key.tolist()  # of each world, which of the pairs

@@ -38,6 +38,7 @@ _CHOICES = {
     "reward_mode": REWARD_MODES,
     "output": ("numpy", "torch"),
 }
+_BLIND = {"alignment": "env", "ending": "grasp", "robot": "floating", "released_metrics": False, "realtime": False}
 
 
 @dataclass(frozen=True)
@@ -148,6 +149,21 @@ class HandoverOptions:
             )
         if place.type != "cpu" and self.robot != "floating":
             raise ValueError(f"robot {self.robot!r} runs on the CPU; leave device {str(place)!r} out, or robot")
+
+        if self.blindly:
+            if unfit := [name for name, value in _BLIND.items() if getattr(self, name) != value]:
+                raise ValueError(
+                    "output='torch' reads nothing back from the device, which is built for "
+                    f"{', '.join(f'{name}={value!r}' for name, value in _BLIND.items())}; got "
+                    f"{', '.join(f'{name}={getattr(self, name)!r}' for name in unfit)}"
+                )
+            if self.backend not in ANY_DEVICE:
+                raise ValueError(
+                    f"output='torch' needs a backend that runs on any device: {', '.join(ANY_DEVICE)}; "
+                    f"got {self.backend!r}"
+                )
+            if "rgbd" in parse_obs_mode(self.obs_mode):
+                raise ValueError("output='torch' has no pictures: obs_mode may join state, state_dict, point_cloud")
 
     def _needs_physics(self, what: str) -> None:
         if self.backend not in PHYSICAL:

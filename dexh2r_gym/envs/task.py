@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,12 @@ from torch import Tensor
 
 from dexh2r_gym.alignment import REACHED_DISTANCE, START_DISTANCE
 from dexh2r_gym.arm.robot import ArmRobot
+from dexh2r_gym.depth import HAND_CENTER, HAND_REACH, hand_object_depth
+from dexh2r_gym.depth_blind import hand_object_depth_blind
 from dexh2r_gym.envs import rewards
 from dexh2r_gym.envs.aligner import Aligner
 from dexh2r_gym.envs.commands import Commands
+from dexh2r_gym.envs.giver_behaviour import OFFSET_CUT
 from dexh2r_gym.envs.giver_hands import GiverHands
 from dexh2r_gym.envs.goals import Goals, goals_of
 from dexh2r_gym.envs.observer import Frame, Observer
@@ -25,8 +29,8 @@ from dexh2r_gym.envs.playback import Playback
 from dexh2r_gym.envs.receive import Outcome, Phase, Receive, max_frames
 from dexh2r_gym.envs.recordings import Recordings, open_split
 from dexh2r_gym.envs.scores import approach_scores, episode_record, touch_scores
+from dexh2r_gym.envs.tally import Tally
 from dexh2r_gym.envs.trace import EpisodeTrace
-from dexh2r_gym.metrics import hand_object_depth
 from dexh2r_gym.overlay import draw_overlay
 from dexh2r_gym.render import SceneRenderer
 from dexh2r_gym.replay import Replay
@@ -57,9 +61,11 @@ class HandoverTask:
         self.playback = Playback(num_worlds, self._recordings, self.fps, options.giver)
         self.observer = Observer(num_worlds, options, dt)
         self.arm = ArmRobot(num_worlds, dt) if options.robot == "ur10e" else None
-        self._trace = EpisodeTrace(num_worlds, self.device, played=self.playback.moves)
+        self._trace = EpisodeTrace(0 if options.blindly else num_worlds, self.device, played=self.playback.moves)
+        self._tally = Tally(num_worlds, self.device)  # instead of the trace, blindly
+        self._measure = hand_object_depth_blind if options.blindly else hand_object_depth
         self._told = Commands(num_worlds, dt, options)
-        self._aligner = Aligner(num_worlds, dt, options.speed_limits, hand_object_depth, self.device)
+        self._aligner = Aligner(num_worlds, dt, options.speed_limits, self._measure, self.device)
         self._own_grasps = OwnGrasps(num_worlds, options.num_threads)
         self._receive = Receive(num_worlds, dt, self.device)
         self._givers = GiverHands(num_worlds, dt, self.device)
@@ -122,6 +128,15 @@ class HandoverTask:
         self.observer.prepare(pairs)
         return trial
 
+    @cached_property
+    def _starts_clear(self) -> bool:
+        """Whether in no trial loaded the hand can be in the object in the first frame, whatever the giver does."""
+        rec, giver = self._recordings, self.options.giver
+        away = 3**0.5 * OFFSET_CUT * giver.pose_offset if giver else 0.0
+        radius = rec.hand_pose.new_tensor([obj.radius for obj in rec.objects.objects])[rec.object_index]
+        apart = (rec.hand_pose[:, :3] - rec.object_pose[rec.offset, :3]).norm(dim=-1) - radius - away
+        return bool((apart > HAND_REACH + HAND_CENTER[2]).all())
+
     def begin(self, worlds: Tensor, trial: Tensor, keys: Tensor) -> None:
         """Frame 0 of trials (n,) in these worlds; keys (n,) long name the noise that their sensors will have."""
         rec, play = self._recordings, self.playback
@@ -138,26 +153,32 @@ class HandoverTask:
         self.observer.begin(worlds, trial, keys)
         self._trial, self.time = put(self._trial, worlds, trial), put(self.time, worlds, 0)
         self.status = put(self.status, worlds, EpisodeStatus.RUNNING)
-        self.running_ids[worlds.cpu().numpy()] = [rec.replays[i].id for i in trial.tolist()]
-        after = max_frames(self.fps) if self.options.ending == "hold" else 0
-        self._trace.start(worlds, play.longest(trial) + after)
+        if self.options.blindly:
+            self._tally.start(worlds)
+        else:
+            self.running_ids[worlds.cpu().numpy()] = [rec.replays[i].id for i in trial.tolist()]
+            after = max_frames(self.fps) if self._holds else 0
+            self._trace.start(worlds, play.longest(trial) + after)
+            self._own_grasps.begin(worlds.cpu())
+            self._receive.forget(worlds)
         self._told.begin(worlds, hand_pose, joints)
         self._aligner.forget(worlds)
-        self._own_grasps.begin(worlds.cpu())
-        self._receive.forget(worlds)
         self._givers.begin(worlds, giver_bones)
         self.reached = put(self.reached, worlds, False)
-        self._look(worlds)
+        clear = torch.zeros_like(self.depth) if self.options.blindly and self._starts_clear else None
+        self._look(worlds, depth=clear)
 
     def advance(self, action: Tensor, on: Tensor, late: Tensor | None = None) -> Tensor:
         """One frame of the worlds that are on, (B,) bool: command, alignment, simulation, and what came of it.
 
-        action: (B, 28), checked. late: (B,) frames until it arrives, by default the option `latency`.
+        action: (B, 28); a world whose action is not finite diverges. late: (B,) frames until it arrives, by default the
+        option `latency`.
         Returns the reward, (B,) float64, 0 for worlds that are not on.
         """
         d_before, play, receive = self.d, self.playback, self._receive
         receiving = receive.phase > 0
-        pose, joints = self._told.asked(action, late, on)
+        finite = action.isfinite().all(dim=-1)
+        pose, joints = self._told.asked(action, late, on & finite)
         if not surely_none(w := self._chosen(self._aligner.under_way & on & ~self.reached)):
             pose, joints = put_both((pose, joints), w, self._align(w))
         if self._holds and not surely_none(w := self._chosen(receiving & on)):
@@ -170,7 +191,7 @@ class HandoverTask:
         play.advance(on, force, self.scene.hand_pose[:, :3])
         self._givers.move(on, play.giver_bones, receive.held, receive.since_release)
         self._sim.step(self._told.pose, self._told.joints, play.object_pose, self._givers.bones, on, receive.held)
-        self._look(self._chosen(on))
+        self._look(self._chosen(on), lost=~finite)
         reached = on & self.reached & ~receiving
         kept = on & (receive.outcome == Outcome.HELD)
         if self.options.reward_mode == "sparse":
@@ -203,8 +224,11 @@ class HandoverTask:
         """What each world is at, (B,) `Phase`."""
         return torch.where(self._receive.phase > 0, self._receive.phase, self._aligner.under_way.long())
 
-    def _look(self, w: Tensor) -> None:
-        """Goals, d, depth and status of the worlds that moved, and their frame of the trace."""
+    def _look(self, w: Tensor, *, depth: Tensor | None = None, lost: Tensor | None = None) -> None:
+        """Goals, d, depth and status of the worlds that moved, and their frame of the trace.
+
+        depth: (n,) where it is known. lost: (B,) bool, worlds that cannot go on.
+        """
         self.observer.move(mask_of(w, len(self.d)))
         receiving, aligning = take(self._receive.phase, w) > 0, take(self._aligner.under_way, w)
         rec, scene, trial, play = self._recordings, self.scene, take(self._trial, w), self.playback
@@ -215,7 +239,8 @@ class HandoverTask:
         hand_in_object = pose_multiply(pose_inverse(object_pose), hand_pose)
         d = self._aligner.look(w, hand_in_object, rec.goal_pose[trial], rec.goal_free[take(play.row, w)])
         hand_state = join_hand_state(hand_pose, take(scene.hand_joints, w))
-        depth = hand_object_depth(hand_state, object_pose, rec.object_index[trial], rec.objects)
+        if depth is None:
+            depth = self._measure(hand_state, object_pose, rec.object_index[trial], rec.objects)
         if self.options.alignment == "env":
             reached = self._aligner.reached(w, d, take(self._told.joints, w), self._goal(w)[1])
         else:
@@ -225,14 +250,16 @@ class HandoverTask:
         timeout = torch.where(aligning, EpisodeStatus.TIMEOUT_ALIGNMENT, EpisodeStatus.TIMEOUT_APPROACH)
         status = torch.where(take(play.ended, w), timeout, EpisodeStatus.RUNNING)
         status = torch.where(reached, EpisodeStatus.REACHED, status)
-        status = torch.where(take(scene.diverged, w), EpisodeStatus.DIVERGED, status)
-        played = {"giver_bones": bones, "recording_frame": take(play.frame, w)} if play.moves else {}
-        self._trace.append(
-            w, scene, hand_state=hand_state, object_pose=object_pose, d=d, depth=depth, phase=self.phase[w], **played
-        )
+        diverged = scene.diverged if lost is None else scene.diverged | lost
+        status = torch.where(take(diverged, w), EpisodeStatus.DIVERGED, status)
+        if self.options.blindly:
+            self._tally.add(w, scene, depth)
+        else:
+            played = {"giver_bones": bones, "recording_frame": take(play.frame, w)} if play.moves else {}
+            played |= {"hand_state": hand_state, "object_pose": object_pose, "d": d, "depth": depth}
+            self._trace.append(w, receiving, scene, phase=self.phase[w], **played)
         status = torch.where(receiving, EpisodeStatus.RUNNING, status)
         self.reached = put(self.reached, w, take(self.reached, w) | (reached & (status == EpisodeStatus.REACHED)))
-        self._trace.approach_frames[w] = torch.where(receiving, self._trace.approach_frames[w], self._trace.length[w])
         if self._holds and receiving.any():
             self._take_over(w[receiving])
             status = torch.where(receiving & self._receive.over[w], EpisodeStatus.REACHED, status)
@@ -245,7 +272,8 @@ class HandoverTask:
             near = d < START_DISTANCE[self.options.mode]
             begins = among(w, near & ~aligning & ~receiving & (status == EpisodeStatus.RUNNING))
             self._aligner.begin(begins)
-            self._trace.alignment_begin[begins] = self.time[begins] + 1
+            if not self.options.blindly:
+                self._trace.alignment_begin[begins] = self.time[begins] + 1
 
     def _begin_to_receive(self, w: Tensor) -> None:
         """The hands of worlds w (n,) have reached a grasp: their goal, if the environment aligned them."""
@@ -307,6 +335,13 @@ class HandoverTask:
             scores |= self._receive.results(worlds)
         return scores | self._circumstances(worlds)
 
+    def scores(self) -> dict[str, Tensor]:
+        """The same of all B worlds, of their episodes as far as they have come, where nothing is read (`Tally`)."""
+        scores = self._tally.scores(self.reached, 1.0 / self.fps, physical=self.options.backend in PHYSICAL)
+        if self._factors is not None:
+            scores |= {f"{name}_factor": self._factors[:, i] for i, name in enumerate(PHYSICS)}
+        return scores
+
     def _circumstances(self, worlds: Tensor) -> dict[str, Tensor]:
         """What the randomisation drew and the arm could not do, where there are such, in worlds (n,): (n,) each."""
         found = {} if self.arm is None else self.arm.summary(worlds)
@@ -316,6 +351,8 @@ class HandoverTask:
 
     def record(self, world: int) -> dict[str, Any]:
         """All that is needed to score the last episode of this world again; see `dexh2r_gym.envs.scores`."""
+        if self.options.blindly:
+            raise RuntimeError("frames of episodes are kept with output='numpy' only")
         results: dict[str, float | str] = {
             name: float(value) for name, value in self._circumstances(torch.tensor([world], device=self.device)).items()
         }

@@ -66,10 +66,14 @@ class EpisodeTrace:
         self.length[worlds] = 0
         self.alignment_begin[worlds] = -1
 
-    def append(self, worlds: Tensor, scene: SceneState, **frame: Tensor) -> None:
-        """Write one frame of worlds (n,): what the scene of all B worlds tells of touch, the rest by name, (n, ...)."""
+    def append(self, worlds: Tensor, receiving: Tensor, scene: SceneState, **frame: Tensor) -> None:
+        """Write one frame of worlds (n,): what the scene of all B worlds tells of touch, the rest by name, (n, ...).
+
+        receiving: (n,) bool, whose approach is over.
+        """
         at = self.length[worlds]
         frame |= {name: getattr(scene, name)[worlds] for name in self.TOUCH}
         for name, value in frame.items():
             getattr(self, name)[worlds, at] = value.double()
         self.length[worlds] += 1
+        self.approach_frames[worlds] = torch.where(receiving, self.approach_frames[worlds], self.length[worlds])

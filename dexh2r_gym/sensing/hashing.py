@@ -28,9 +28,9 @@ def normal(key: Tensor, stream: int, count: int) -> Tensor:
     return (-2 * u.log()).sqrt() * (2 * math.pi * v).cos()
 
 
-def joined(key: Tensor, number: Tensor) -> Tensor:
-    """One key (B,) long, at least 0 and below 2^62, for each pair of a key and a number (B,) long."""
-    return _shifted(_mix(_mix(key) + number * _ODD), 2)
+def joined(key: Tensor, number: Tensor | int) -> Tensor:
+    """One key (B,) long, at least 0 and below 2^62, for each pair of a key (B,) long and a number, (B,) long or one."""
+    return _shifted(_mix(_mix(key) + (_wrapped(number * _ODD) if isinstance(number, int) else number * _ODD)), 2)
 
 
 def _wrapped(x: int) -> int:
