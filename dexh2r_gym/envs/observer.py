@@ -62,6 +62,7 @@ class Observer:
                 sampler=options.sampler,
                 cameras=options.cloud_cameras,
                 crop=options.crop,
+                device=options.place if options.blindly else "cpu",
             )
         self._pictures: RGBDSensor | None = None
         if "rgbd" in modes:
@@ -80,6 +81,8 @@ class Observer:
     def prepare(self, pairs: Sequence[Pair]) -> None:
         """Learn of more objects and the givers that hold them; they are numbered on in this order."""
         self._pairs += pairs
+        if self._clouds is not None and self._options.blindly:
+            self._clouds.know(self._pairs)
 
     def begin(self, worlds: Tensor, pair: Tensor, keys: Tensor) -> None:
         """New episodes in worlds (n,) with pairs (n,) of object and giver, and keys (n,) that name their noise."""
@@ -88,7 +91,9 @@ class Observer:
         if self._pictures is not None:
             for world, number in zip(worlds.tolist(), pair.tolist(), strict=True):
                 self._trial[world] = number
-        if self._clouds is not None:
+        if self._clouds is not None and self._options.blindly:
+            self._clouds.show(worlds, pair)
+        elif self._clouds is not None:
             self._clouds.place(worlds.cpu(), *zip(*(self._pairs[i] for i in pair.tolist()), strict=True))
 
     def move(self, on: Tensor) -> None:
@@ -125,7 +130,13 @@ class Observer:
     def _cloud(self, frame: Frame) -> dict[str, Tensor]:
         if self._clouds is None:
             return {}
-        scene, rows = frame.scene, self._moved.nonzero().squeeze(1)
+        scene = frame.scene
+        if self._options.blindly:
+            links = forward_kinematics(scene.hand_pose, scene.hand_joints)
+            shown = scene.object_pose, frame.giver_bones, links, self._key + frame.time
+            points, self.points_seen = self._clouds.look(*shown)  # the same again where nothing has moved
+            return {"point_cloud": points}
+        rows = self._moved.nonzero().squeeze(1)
         if len(rows) > 0:
             sensor = self._clouds if len(rows) == len(self._moved) else self._clouds.of(rows.cpu())
             links = forward_kinematics(scene.hand_pose[rows], scene.hand_joints[rows])
