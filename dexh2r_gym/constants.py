@@ -17,4 +17,5 @@ def constant(numbers: Numbers | Tensor, like: Tensor) -> Tensor:
 
 @lru_cache(maxsize=1024)
 def _kept(numbers: Numbers | Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:
-    return torch.as_tensor(numbers, dtype=dtype, device=device)
+    made = numbers if isinstance(numbers, Tensor) else torch.tensor(numbers, dtype=dtype)
+    return made.to(device, dtype)

@@ -12,6 +12,11 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from dexh2r_gym.giver import GiverHand
+from dexh2r_gym.objects import ObjectModel
+from dexh2r_gym.replay import Replay, ReplayStore
+
+HOST_ONLY = (ReplayStore, Replay, ObjectModel, GiverHand)
 # operators whose result, or the size of whose result, the host must read
 READING = {
     "_local_scalar_dense", "item", "is_nonzero", "equal", "allclose", "nonzero", "nonzero_numpy", "argwhere",
@@ -65,3 +70,24 @@ def _only_tensors(name: str, made: Any) -> Any:
         return made(data, *args, **kwargs)
 
     return make
+
+
+def without_values(thing: Any, seen: dict[int, Any]) -> Any:
+    """Brings all tensors within an object to torch's device `meta`, where they have shapes and dtypes but no values.
+
+    As on a GPU tensors of the CPU cannot be mixed with them; and nothing at all can be read, or follow from a value.
+    """
+    if isinstance(thing, Tensor):
+        return seen.setdefault(id(thing), (thing, thing.to("meta")))[1]
+    if isinstance(thing, torch.device):
+        return torch.device("meta")
+    if type(thing) in (list, tuple):
+        return type(thing)(without_values(x, seen) for x in thing)
+    if type(thing) is dict:
+        return {key: without_values(x, seen) for key, x in thing.items()}
+    of_the_world = type(thing).__module__.startswith("dexh2r_gym") and hasattr(thing, "__dict__")
+    if of_the_world and not isinstance(thing, HOST_ONLY) and id(thing) not in seen:
+        seen[id(thing)] = thing
+        for name, value in vars(thing).items():
+            object.__setattr__(thing, name, without_values(value, seen))
+    return thing

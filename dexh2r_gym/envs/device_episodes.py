@@ -65,7 +65,8 @@ class DeviceEpisodes:
     def step(self, actions: Any, thought: float) -> Results:
         """See `HandoverVectorEnv.step`."""
         task = self._task
-        action = torch.as_tensor(actions, device=task.device).double()
+        given = actions if isinstance(actions, Tensor) else torch.from_numpy(np.asarray(actions))
+        action = given.to(task.device).double()
         check_shape(action, self._worlds)
         on = ~self._idle
         reward = task.advance(action, on).float()
