@@ -193,6 +193,23 @@ class HandoverVectorEnv(VectorEnv[Any, Any, np.ndarray]):
     | retraction | True, False | pushed with more than 5 N on the hand it draws back 8 cm, for a second (`mujoco`) |
     | release | s, -1 to 2 | expected time by which it lets go late, or early (`ending="hold"`) |
 
+    ## On a device
+    `device="cuda"` keeps the worlds on a GPU, with a backend that runs there. With `output="torch"` observations,
+    rewards (float32), flags and info are tensors on the device, new in each step, and actions may be. A step then reads
+    nothing back, so that the host can run ahead of the device; the same code runs on a device without values in the
+    tests. For that it needs `alignment="env"`, `ending="grasp"`, `released_metrics=False`, a floating robot, no
+    pictures and no `realtime`, and differs in this:
+
+    - All trials of the split are loaded when the environment is made. Which of them a world runs follows from its seed
+      (seed + i) and from how many episodes it has had since, by other numbers than with numpy; `info["trial"]` (B,) are
+      places in `replay_ids`, and `options["replay"]` must be of the split.
+    - `info` holds the same keys in each step, and their masks, since whether an episode has ended is not known:
+      `status` as numbers, with SAME_STEP `final_obs` as one tensor (B, ...) or a dict of them and `final_info`, which
+      mean something where `_final_obs` is set. There are no `*_released` metrics and no records of episodes.
+    - A world whose action is not finite ends as `DIVERGED`. `options["reset_mask"]` may be a tensor.
+    - `depth` is found by a fixed number of points of each hand: within 0.25 mm of the exact one, for 99 of 100 hands
+      within a micrometre. Of a cloud points at the edge of what a hand hides may differ.
+
     ## Reset
     `reset(seed=, options={"replay": id or one id a world, "reset_mask": (num_envs,) bool, "calibration": bool})`.
     Without `replay`, world i draws its trials from the split with seed + i. Noise of sensors follows from the seed as
