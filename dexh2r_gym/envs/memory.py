@@ -46,8 +46,8 @@ def check_memory(num_envs: int, options: HandoverOptions) -> None:
     fits = int((free - one) // (two - one)) + 1 if free >= one else 0
     raise MemoryError(
         f"{num_envs} worlds with obs_mode {options.obs_mode!r} need about {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB "
-        f"are free on {options.place}: at most {fits} worlds fit; or ask for smaller pictures (image_size), fewer points (num_points), a "
-        "shorter obs_delay"
+        f"are free on {options.place}: at most {fits} worlds fit; or ask for smaller pictures (image_size), fewer "
+        "points (num_points), a shorter obs_delay"
     )
 
 
