@@ -142,7 +142,10 @@ class HandoverOptions:
             place = self.place
             torch.empty(0, device=place)
         except (RuntimeError, AssertionError) as error:
-            raise ValueError(f"device {self.device!r} cannot be used: {str(error).splitlines()[0]}") from error
+            raise ValueError(
+                f"device {self.device!r} cannot be used by this torch, leave it out for the CPU: "
+                f"{str(error).splitlines()[0]}"
+            ) from error
         if place.type != "cpu" and self.backend not in ANY_DEVICE:
             raise ValueError(
                 f"backend {self.backend!r} runs on the CPU; device {str(place)!r} needs one of {', '.join(ANY_DEVICE)}"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from dexh2r_gym.giver import GiverHand
 from dexh2r_gym.objects import ObjectBatch, ObjectModel
@@ -66,7 +67,8 @@ class Recordings:
         """Trial numbers (n,) of these replay ids, loading those not seen before."""
         new = [i for i in dict.fromkeys(ids) if i not in self._index]
         if new:
-            self._load([self._store.replay(i) for i in new])
+            shown = tqdm(new, "trials", unit="trial", leave=False, delay=2)
+            self._load([self._store.replay(i) for i in shown])
         return torch.tensor([self._index[i] for i in ids], device=self.device)
 
     def object_of(self, trial: int) -> ObjectModel:
