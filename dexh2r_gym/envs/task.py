@@ -51,7 +51,7 @@ class HandoverTask:
         self.options = options
         self.store, self.replay_ids, self.fps = open_split(options.replays, options.split)
         dt = 1.0 / self.fps
-        self._sim = make_simulator(options.backend, num_worlds, dt, options.num_threads)
+        self._sim = make_simulator(options.backend, num_worlds, dt, options.num_threads, grips=options.ending == "hold")
         self._recordings = Recordings(self.store)
         self.playback = Playback(num_worlds, self._recordings, self.fps, options.giver)
         self.observer = Observer(num_worlds, options, dt)

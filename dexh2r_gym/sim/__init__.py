@@ -1,6 +1,7 @@
 """Simulators: small classes that move the scene; nothing about tasks, rewards or policies.
 
-`kinematic` is the paper's own evaluation (the hand goes where it is told), `mujoco` steps many worlds on a thread pool.
+`kinematic` is the paper's own evaluation (the hand goes where it is told), `mujoco` steps many worlds on a thread pool,
+`mjwarp` steps thousands on a GPU.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from dexh2r_gym.objects import ObjectModel
 from dexh2r_gym.types import SceneState
 
 Pair = tuple[ObjectModel, GiverHand]
-BACKENDS = ("mujoco", "kinematic")
-PHYSICAL = ("mujoco",)  # those in which an object that is let go falls
+BACKENDS = ("mujoco", "mjwarp", "kinematic")
+PHYSICAL = ("mujoco", "mjwarp")  # those in which an object that is let go falls
 
 
 class Simulator(Protocol):
@@ -61,12 +62,19 @@ class Simulator(Protocol):
         """
 
 
-def make_simulator(backend: str, num_worlds: int, dt: float, num_threads: int = 0) -> Simulator:
-    """The simulator of that name. dt: seconds of one recorded frame. num_threads: 0 for every core."""
+def make_simulator(
+    backend: str, num_worlds: int, dt: float, num_threads: int = 0, *, device: str = "cpu", grips: bool = False
+) -> Simulator:
+    """The simulator of that name. dt: seconds of one recorded frame. num_threads: 0 for every core. device: of torch,
+    for `mjwarp`. grips: whether `grip` will be called."""
     if backend == "mujoco":
         from dexh2r_gym.sim.mujoco import MujocoSimulator
 
         return MujocoSimulator(num_worlds, dt, num_threads)
+    if backend == "mjwarp":
+        from dexh2r_gym.sim.mjwarp import MjwarpSimulator
+
+        return MjwarpSimulator(num_worlds, dt, device, firm=grips)
     if backend == "kinematic":
         from dexh2r_gym.sim.kinematic import KinematicSimulator
 

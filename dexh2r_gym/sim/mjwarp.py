@@ -1,0 +1,293 @@
+"""Thousands of worlds of contact physics on a GPU: MuJoCo Warp, all worlds in one batch. Runs without one, slowly.
+
+Its numbers are single precision. A step, and a reset by mask, are queued without waiting for the device.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import mujoco
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from dexh2r_gym.extras import import_extra
+from dexh2r_gym.scene import SUBSTEPS_PER_SECOND
+from dexh2r_gym.sim import Pair
+from dexh2r_gym.sim.layout import NUM_TARGETS, Layout, no_touch, unsound
+from dexh2r_gym.sim.randomise import SCALED, scale_physics
+from dexh2r_gym.sim.union import DIFFERS, Union
+from dexh2r_gym.types import NUM_JOINTS, SceneState
+
+if TYPE_CHECKING:
+    import mujoco_warp as mjw
+    import warp as wp
+else:
+    wp = mjw = None  # imported when a simulator is made
+
+CONTACTS = 96  # room a world, for pairs that are close enough to be looked at and for contacts; shared by all worlds
+CONSTRAINTS = 384  # room in each world: rows of contacts, joint limits and the weld
+SPARE_CONTACTS = 256  # beside those, for few worlds
+
+
+class MjwarpSimulator:
+    """See `dexh2r_gym.sim.Simulator`; how targets move within a frame: `Layout.targets`.
+
+    A world in which more touches than there is room for has diverged.
+
+    Args:
+        device: of torch: "cpu", "cuda", "cuda:1" ... State and arguments are there.
+        firm: friction is solved in all worlds as closely as a firm grip needs (`grip`), which cannot be changed later.
+
+    Raises:
+        MissingExtraError: MuJoCo Warp is not installed. RuntimeError: there is no such device.
+    """
+
+    def __init__(self, num_worlds: int, dt: float, device: str = "cpu", *, firm: bool = False):
+        global wp, mjw
+        mjw, wp = import_extra("mujoco_warp", "gpu"), import_extra("warp", "gpu")
+        wp.config.log_level = max(wp.config.log_level, wp.LOG_WARNING)
+        self._device = find_device(device)
+        self._dt = dt
+        self._num_substeps = max(1, round(dt * SUBSTEPS_PER_SECOND))
+        self._num_worlds = n = num_worlds
+        self._firm = firm
+        self._pairs: list[Pair] = []
+        self._row: list[int] = []  # of each pair, in the tables
+        self._rows: dict[tuple[int, int], int] = {}
+        self._known = 0  # rows that the tables have
+        self._data: mjw.Data | None = None
+        self._graph: wp.Graph | None = None
+        self._of = self._zeros(n, dtype=torch.long)  # row of each world
+        self._factors = self._zeros(n, 3) + 1.0
+        # where each mocap body was told to be at the end of the last frame, and the joints
+        self._last = self._zeros(n, NUM_TARGETS, 7)
+        self._last[..., 3] = 1
+        self._last_joints = self._zeros(n, NUM_JOINTS)
+        self._touch = no_touch(n, self._device)
+        self._diverged = self._zeros(n, dtype=torch.bool)
+        self.state: SceneState
+
+    def _zeros(self, *size: int, dtype: torch.dtype = torch.float64) -> Tensor:
+        return torch.zeros(*size, dtype=dtype, device=self._device)
+
+    def prepare(self, pairs: Sequence[Pair]) -> None:
+        """See `dexh2r_gym.sim.Simulator`. A new object costs a second at the next reset; best all are told at first."""
+        for obj, giver in pairs:
+            self._row.append(self._rows.setdefault((id(obj), id(giver)), len(self._rows)))
+            if self._row[-1] == len(self._pairs):
+                self._pairs.append((obj, giver))
+        self._row_of = torch.tensor(self._row, device=self._device)
+
+    def _build(self) -> None:
+        """Tables of all pairs known, and the model in which every world has its row of them."""
+        union = Union.of(self._pairs, self._dt / self._num_substeps)
+        model = union.model
+        model.opt.disableflags &= ~int(mujoco.mjtDisableBit.mjDSBL_AUTORESET)  # there is none here
+        if self._firm:
+            model.opt.cone, model.opt.impratio = mujoco.mjtCone.mjCONE_ELLIPTIC, 10.0
+            model.opt.iterations, model.opt.ls_iterations = 100, 50
+        self._scene, self._layout = model, Layout.of(model, self._device)
+        single = [name for name in SCALED if name not in DIFFERS and name != "dof_M0"]
+        tables = {name: table.to(self._device, torch.float32) for name, table in union.values.items()}
+        for name in single:  # the same for all pairs
+            value = torch.from_numpy(getattr(model, name)).to(self._device, torch.float32)
+            tables[name] = value.expand(len(self._pairs), *value.shape)
+        tables["geom_dataid"] = union.geom_dataid.to(self._device)
+        with wp.ScopedDevice(str(self._device)):
+            self._model = mjw.put_model(model, batch_sizes=dict.fromkeys(tables, self._num_worlds))
+            self._model.opt.warn_overflow = 0  # `step` looks itself
+            if self._data is None:
+                self._start(model)
+        self._fields = {name: wp.to_torch(getattr(self._model, name)) for name in tables}
+        self._tables = {name: table.reshape(-1, *self._fields[name].shape[1:]) for name, table in tables.items()}
+        self._known, self._graph = len(self._pairs), None
+        self._dress(torch.arange(self._num_worlds, device=self._device))
+
+    def _start(self, model: mujoco.MjModel) -> None:
+        """State of all worlds, which stays when the model is built anew."""
+        n, k = self._num_worlds, self._num_substeps
+        contacts = n * CONTACTS + SPARE_CONTACTS
+        self._data = data = mjw.make_data(model, nworld=n, naconmax=contacts, njmax=CONSTRAINTS)
+        self._qpos, self._qvel, self._warm = map(wp.to_torch, (data.qpos, data.qvel, data.qacc_warmstart))
+        self._overflow, self._weld = wp.to_torch(data.overflow), wp.to_torch(data.eq_active)
+        # of every substep, as wp arrays and as views of them: what is told, what is sensed
+        self._told = [wp.zeros((k, *x.shape), dtype=x.dtype) for x in (data.mocap_pos, data.mocap_quat, data.ctrl)]
+        self._sensed = wp.zeros((k, *data.sensordata.shape), dtype=float)
+        self._plan = [wp.to_torch(x) for x in self._told]
+        self._felt = wp.to_torch(self._sensed)
+
+    def _dress(self, worlds: Tensor) -> None:
+        """Give worlds, numbers (n,) or a mask (B,), the numbers of their pairs and factors."""
+        chosen = slice(None) if worlds.dtype == torch.bool else worlds
+        row, factors = self._of[chosen], self._factors[chosen]
+        values = {name: table[row] for name, table in self._tables.items()}
+        scale_physics(self._scene, values, factors)
+        for name, field in self._fields.items():
+            _put(field, worlds, values[name])
+
+    def reset(
+        self,
+        worlds: Tensor,
+        pair: Tensor,
+        hand_pose: Tensor,
+        joints: Tensor,
+        object_pose: Tensor,
+        giver_bones: Tensor,
+        factors: Tensor | None = None,
+    ) -> None:
+        """See `dexh2r_gym.sim.Simulator`. worlds may be a mask (B,) bool as well; the others then have B rows."""
+        _put(self._of, worlds, self._row_of[pair])
+        _put(self._factors, worlds, 1.0 if factors is None else factors)
+        if self._known < len(self._pairs):
+            self._build()
+        else:
+            self._dress(worlds)
+        at, poses = self._layout, torch.cat((hand_pose[:, None], object_pose[:, None], giver_bones), dim=1)
+        _put(self._last, worlds, poses)
+        _put(self._last_joints, worlds, joints.double())
+        qpos = self._qpos.new_zeros(len(pair), self._qpos.shape[1])
+        qpos[:, at.palm_q], qpos[:, at.object_q], qpos[:, at.joint_q] = (
+            x.to(qpos) for x in (hand_pose, object_pose, joints)
+        )
+        _put(self._qpos, worlds, qpos)
+        for value in (self._qvel, self._warm, *self._touch.values()):
+            _put(value, worlds, 0)
+        _put(self._diverged, worlds, False)
+        self._read_state()
+
+    def grip(self, worlds: Tensor) -> None:
+        """See `dexh2r_gym.sim.Simulator`. Nothing to do: all worlds of a `firm` one are so from the start."""
+        if not self._firm:
+            raise ValueError("backend 'mjwarp' solves friction in all worlds alike; make it with firm=True for grips")
+
+    def step(
+        self,
+        hand_pose: Tensor,
+        joints: Tensor,
+        object_pose: Tensor,
+        giver_bones: Tensor,
+        active: Tensor,
+        held: Tensor,
+    ) -> None:
+        on = active & ~self._diverged
+        target = torch.cat((hand_pose[:, None], object_pose[:, None], giver_bones), dim=1)
+        plan = self._layout.targets(self._last, target, self._last_joints, joints, self._num_substeps, self._dt)
+        rows = (self._layout.mocap, self._layout.mocap, self._layout.joint_u)
+        for told, value, row in zip(self._plan, plan, rows, strict=True):
+            told[:, :, row] = value.transpose(0, 1).float()
+        self._weld[:, 0] = held
+        states = (self._qpos, self._qvel, self._warm)
+        before = [value.clone() for value in states]
+        self._overflow.zero_()
+        self._run()
+        bad = unsound(self._qpos, self._qvel) | ((self._overflow & _dropped()) != 0)
+        self._diverged = self._diverged | (on & bad)
+        for value, old in zip(states, before, strict=True):
+            _put(value, ~on | bad, old)
+        felt = self._layout.touch(self._felt.transpose(0, 1).double(), self._dt)
+        for name, value in self._touch.items():
+            _put(value, on, felt[name])
+        _put(self._last, on, target)
+        _put(self._last_joints, on, joints)
+        self._read_state()
+
+    def _run(self) -> None:
+        """One frame of all worlds, on torch's stream: kernel by kernel the first time, then as a graph on a GPU."""
+        if self._device.type == "cpu":
+            with wp.ScopedDevice("cpu"), kernels_being_built():
+                self._substeps()
+            return
+        stream = wp.stream_from_torch(torch.cuda.current_stream(self._device))
+        if self._graph is None:  # all kernels have to be there before a graph is captured
+            with wp.ScopedStream(stream), kernels_being_built():
+                self._substeps()
+            torch.cuda.synchronize(self._device)
+            with wp.ScopedDevice(str(self._device)), wp.ScopedCapture() as capture:
+                self._substeps()
+            self._graph = capture.graph
+        else:
+            wp.capture_launch(self._graph, stream=stream)
+
+    def _substeps(self) -> None:
+        data = self._data
+        assert data is not None, "reset comes before step"
+        for i in range(self._num_substeps):
+            for out, told in zip((data.mocap_pos, data.mocap_quat, data.ctrl), self._told, strict=True):
+                wp.copy(out, told[i])
+            mjw.step(self._model, data)
+            wp.copy(self._sensed[i], data.sensordata)
+
+    def _read_state(self) -> None:
+        qpos, qvel, before = self._qpos.double(), self._qvel.double(), getattr(self, "state", None)
+        self.state = self._layout.state(qpos, qvel, self._touch, self._diverged, before)
+
+
+def find_device(device: str) -> torch.device:
+    """A device of torch on which Warp runs too.
+
+    Raises:
+        RuntimeError: there is none of that name; the message says what is missing.
+    """
+    found = torch.device(device)
+    if found.type == "cpu":
+        return found
+    if found.type != "cuda":
+        raise RuntimeError(f"backend 'mjwarp' runs on 'cuda' and 'cpu', not on {device!r}")
+    slowly = "; device='cpu' needs no GPU, and is slow"
+    if not wp.is_cuda_available():
+        raise RuntimeError(
+            f"device {device!r} needs an NVIDIA GPU and its driver, of CUDA 12.4 or later, and Warp finds none: "
+            f"`nvidia-smi` lists what there is{slowly}"
+        )
+    if not torch.cuda.is_available():
+        raise RuntimeError(
+            f"device {device!r} needs a build of PyTorch with CUDA, and this one, {torch.__version__}, has none or "
+            f"finds no GPU: see pytorch.org for the one that fits your driver{slowly}"
+        )
+    index = torch.cuda.current_device() if found.index is None else found.index
+    if index >= torch.cuda.device_count():
+        raise RuntimeError(f"there is no device {device!r}: PyTorch finds {torch.cuda.device_count()} GPUs{slowly}")
+    return torch.device("cuda", index)
+
+
+@contextmanager
+def kernels_being_built() -> Iterator[None]:
+    """Show how kernels are built, where it takes long: minutes at first use; Warp keeps them for the next time."""
+    with tqdm(desc="building kernels, kept for next time", unit="kernel", delay=2, leave=False) as bar:
+
+        class Progress:
+            """Counts the modules that are loaded; see `warp.Logger`."""
+
+            def info(self, message: str) -> None:
+                bar.update()
+
+            def debug(self, message: str) -> None:
+                pass
+
+            def warning(self, message: str, category: type[Warning] | None = None, stacklevel: int = 1) -> None:
+                warnings.warn(message, category, stacklevel=stacklevel + 1)
+
+            def error(self, message: str) -> None:
+                bar.write(message)
+
+        with wp.ScopedLogger(Progress()), wp.ScopedLogLevel(wp.LOG_INFO):
+            yield
+
+
+def _dropped() -> int:
+    """Flags of MuJoCo Warp that say that a contact found no room."""
+    kind = mjw.OverflowType
+    return int(kind.NEFC | kind.NJMAX_NNZ | kind.BROADPHASE | kind.NARROWPHASE | kind.CCD | kind.CONTACT_MATCH)
+
+
+def _put(values: Tensor, worlds: Tensor, new: Tensor | float | bool) -> None:
+    """Write new values to worlds, numbers (n,) or a mask (B,) bool with new values of all B."""
+    if worlds.dtype == torch.bool:
+        values.copy_(torch.where(worlds.view(-1, *[1] * (values.ndim - 1)), new, values))
+    else:
+        values[worlds] = new if isinstance(new, float | int) else new.to(values)
