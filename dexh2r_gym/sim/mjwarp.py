@@ -219,6 +219,9 @@ class MjwarpSimulator:
         for i in range(self._num_substeps):
             for out, told in zip((data.mocap_pos, data.mocap_quat, data.ctrl), self._told, strict=True):
                 wp.copy(out, told[i])
+            # the weld needs this step's velocities: `step` computes them after it, of itself it takes the last step's
+            mjw.fwd_kinematics(self._model, data)
+            mjw.com_vel(self._model, data)
             mjw.step(self._model, data)
             wp.copy(self._sensed[i], data.sensordata)
 
