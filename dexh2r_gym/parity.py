@@ -106,8 +106,9 @@ def _batch(agent: Any, envs: Sequence[Any], replay_ids: Sequence[str], seed: int
 def compare(a: dict[str, Any], b: dict[str, Any]) -> Row:
     """Two records of a trial (`HandoverTask.record`): verdicts, and how far hand and object were apart.
 
-    free: the greatest difference of a number of hand or object before anything touches in either, m, rad or of a quaternion; apart:
-    the same in all frames that both have; parted: the first frame in which they differ by more than `FREE`, -1 for none.
+    free: the greatest difference of a number of hand or object before anything touches in either, m, rad or of a
+    quaternion; apart: the same in all frames that both have; parted: the first frame in which they differ by more than
+    `FREE`, -1 for none; touch: the first in which anything touches, -1 for none.
     """
     frames = min(len(a["d"]), len(b["d"]))
     touched = [(np.abs(r["load"][:frames]).max(axis=1) > 0) | (r["giver_force"][:frames] > 0) for r in (a, b)]
@@ -155,8 +156,8 @@ def markdown(result: dict[str, Any]) -> str:
         f"{result['agent']}, {result['mode']} mode, ending {result['ending']}, {len(rows)} trials of "
         f"{Path(result['replays']).name}, split {result['split']}; the agent sees {a}, its actions go to both.",
         "",
-        f"- Same verdict: {same} of {len(rows)} ({100 * result['agreement']:.1f}%); the robot touched object or giver in "
-        f"{touched}.",
+        f"- Same verdict: {same} of {len(rows)} ({100 * result['agreement']:.1f}%); the robot touched object or giver "
+        f"in {touched}.",
         f"- Before the first touch hand and object differ by at most {free:.1e} (m, rad).",
         f"- Where verdicts are the same, episodes end at most {max(ending, default=0)} frames apart.",
         "",

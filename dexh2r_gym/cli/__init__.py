@@ -16,6 +16,7 @@ from dexh2r_gym.cli.arm import ArmGap
 from dexh2r_gym.cli.audit import Audit
 from dexh2r_gym.cli.export import Export
 from dexh2r_gym.cli.grasps import Grasps
+from dexh2r_gym.cli.parity import Parity
 from dexh2r_gym.cli.replays import Replays
 from dexh2r_gym.cli.robustness import Latency, Robustness
 from dexh2r_gym.cli.runs import Bench, Evaluate, Score
@@ -38,6 +39,7 @@ COMMANDS: dict[str, Any] = {
     "latency": Latency,
     "arm-gap": ArmGap,
     "bench": Bench,
+    "parity": Parity,
     "replays": Replays,
     "grasps": Grasps,
     "export": Export,

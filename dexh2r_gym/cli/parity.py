@@ -1,0 +1,54 @@
+"""The command that compares two simulators."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Backend = Literal["mujoco", "mjwarp", "kinematic"]
+
+
+@dataclass
+class Parity:
+    """Run the same trials with the same actions in two backends, and compare the verdicts.
+
+    Writes parity.md, with every episode whose verdicts differ, and parity.json, with all, into the folder.
+
+    Example: dexh2r parity --ending hold --out runs/parity
+    """
+
+    out: Path = Path("runs/parity")
+    """Folder of the comparison; made if missing."""
+    backends: tuple[Backend, Backend] = ("mujoco", "mjwarp")
+    """The agent sees the first; its actions go to both."""
+    agent: str = "scripted"
+    """scripted, motionnet, another installed agent, the path of a checkpoint, or module:function for your own."""
+    episodes: int = 64
+    """Evenly spread over the split."""
+    mode: Literal["easy", "hard"] = "hard"
+    ending: Literal["grasp", "hold"] = "grasp"
+    """hold: the giver lets go and the robot must keep the object."""
+    replays: str = "mini"
+    """`mini`, or the path of a replay store."""
+    split: Literal["train", "validation", "test", "all"] = "all"
+    num_envs: int = 32
+    """Worlds side by side."""
+    seed: int = 0
+
+    def run(self) -> None:
+        from dexh2r_gym.parity import parity
+
+        parity(
+            self.out,
+            agent=self.agent,
+            backends=self.backends,
+            episodes=self.episodes,
+            num_envs=self.num_envs,
+            mode=self.mode,
+            ending=self.ending,
+            replays=self.replays,
+            split=self.split,
+            seed=self.seed,
+        )
+        print((self.out / "parity.md").read_text())
