@@ -11,6 +11,7 @@ from typing import Protocol
 
 from torch import Tensor
 
+from dexh2r_gym.extras import import_extra
 from dexh2r_gym.giver import GiverHand
 from dexh2r_gym.objects import ObjectModel
 from dexh2r_gym.types import SceneState
@@ -66,15 +67,19 @@ def make_simulator(
     backend: str, num_worlds: int, dt: float, num_threads: int = 0, *, device: str = "cpu", grips: bool = False
 ) -> Simulator:
     """The simulator of that name. dt: seconds of one recorded frame. num_threads: 0 for every core. device: of torch,
-    for `mjwarp`. grips: whether `grip` will be called."""
+    for `mjwarp`. grips: whether `grip` will be called.
+
+    MissingExtraError where the backend's library is not installed.
+    """
     if backend == "mujoco":
         from dexh2r_gym.sim.mujoco import MujocoSimulator
 
         return MujocoSimulator(num_worlds, dt, num_threads)
     if backend == "mjwarp":
+        import_extra("mujoco_warp", "gpu")
         from dexh2r_gym.sim.mjwarp import MjwarpSimulator
 
-        return MjwarpSimulator(num_worlds, dt, device, firm=grips)
+        return MjwarpSimulator(num_worlds, dt, device, grips=grips)
     if backend == "kinematic":
         from dexh2r_gym.sim.kinematic import KinematicSimulator
 

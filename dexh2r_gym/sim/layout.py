@@ -135,6 +135,16 @@ class Layout:
         )
 
 
+def firm_friction(model: mujoco.MjModel) -> None:
+    """Options of a model in which hands grip: cones as they are, and as many iterations as the solver asks for.
+
+    Cut short, or with pyramids for cones, it lets held objects creep out of the fingers.
+    """
+    model.opt.cone = mujoco.mjtCone.mjCONE_ELLIPTIC
+    model.opt.impratio, model.opt.tolerance = 10.0, 1e-6
+    model.opt.iterations, model.opt.ls_iterations = 100, 50
+
+
 def no_touch(num_worlds: int, device: torch.device | str = "cpu") -> dict[str, Tensor]:
     """Worlds in which nothing touches, as `Layout.touch` has them."""
     return {name: torch.zeros(num_worlds, *size, dtype=torch.float64, device=device) for name, size in _TOUCH.items()}

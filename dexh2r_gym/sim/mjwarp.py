@@ -5,29 +5,26 @@ Its numbers are single precision. A step, and a reset by mask, are queued withou
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import Any
 
 import mujoco
+import mujoco_warp as mjw
 import torch
+import warp as wp
 from torch import Tensor
 from tqdm import tqdm
 
-from dexh2r_gym.extras import import_extra
 from dexh2r_gym.scene import SUBSTEPS_PER_SECOND
 from dexh2r_gym.sim import Pair
-from dexh2r_gym.sim.layout import NUM_TARGETS, Layout, no_touch, unsound
+from dexh2r_gym.sim.layout import NUM_TARGETS, Layout, firm_friction, no_touch, unsound
 from dexh2r_gym.sim.randomise import SCALED, scale_physics
 from dexh2r_gym.sim.union import DIFFERS, Union
 from dexh2r_gym.types import NUM_JOINTS, SceneState
-
-if TYPE_CHECKING:
-    import mujoco_warp as mjw
-    import warp as wp
-else:
-    wp = mjw = None  # imported when a simulator is made
 
 CONTACTS = 96  # room a world, for pairs that are close enough to be looked at and for contacts; shared by all worlds
 CONSTRAINTS = 384  # room in each world: rows of contacts, joint limits and the weld
@@ -41,15 +38,14 @@ class MjwarpSimulator:
 
     Args:
         device: of torch: "cpu", "cuda", "cuda:1" ... State and arguments are there.
-        firm: friction is solved in all worlds as closely as a firm grip needs (`grip`), which cannot be changed later.
+        grips: whether `grip` can be called, which doubles the time: MuJoCo Warp solves friction in all worlds alike,
+            so each substep is solved both ways, and every world takes its own.
 
     Raises:
-        MissingExtraError: MuJoCo Warp is not installed. RuntimeError: there is no such device.
+        RuntimeError: there is no such device.
     """
 
-    def __init__(self, num_worlds: int, dt: float, device: str = "cpu", *, firm: bool = False):
-        global wp, mjw
-        mjw, wp = import_extra("mujoco_warp", "gpu"), import_extra("warp", "gpu")
+    def __init__(self, num_worlds: int, dt: float, device: str = "cpu", *, grips: bool = False):
         with wp.ScopedLogLevel(wp.LOG_ERROR):  # that there is no GPU `find_device` says where one is asked for
             wp.init()
         wp.config.log_level = max(wp.config.log_level, wp.LOG_WARNING)
@@ -57,13 +53,13 @@ class MjwarpSimulator:
         self._dt = dt
         self._num_substeps = max(1, round(dt * SUBSTEPS_PER_SECOND))
         self._num_worlds = n = num_worlds
-        self._firm = firm
+        self._grips = grips
         self._pairs: list[Pair] = []
         self._row: list[int] = []  # of each pair, in the tables
         self._rows: dict[tuple[int, int], int] = {}
         self._known = 0  # rows that the tables have
-        self._data: mjw.Data | None = None
-        self._graph: wp.Graph | None = None
+        self._data: Any = None  # of MuJoCo Warp
+        self._graph: Any = None  # of a frame, on a GPU
         self._of = self._zeros(n, dtype=torch.long)  # row of each world
         self._factors = self._zeros(n, 3) + 1.0
         # where each mocap body was told to be at the end of the last frame, and the joints
@@ -90,9 +86,6 @@ class MjwarpSimulator:
         union = Union.of(self._pairs, self._dt / self._num_substeps)
         model = union.model
         model.opt.disableflags &= ~int(mujoco.mjtDisableBit.mjDSBL_AUTORESET)  # there is none here
-        if self._firm:
-            model.opt.cone, model.opt.impratio = mujoco.mjtCone.mjCONE_ELLIPTIC, 10.0
-            model.opt.iterations, model.opt.ls_iterations = 100, 50
         self._scene, self._layout = model, Layout.of(model, self._device)
         single = [name for name in SCALED if name not in DIFFERS and name != "dof_M0"]
         tables = {name: table.to(self._device, torch.float32) for name, table in union.values.items()}
@@ -103,6 +96,12 @@ class MjwarpSimulator:
         with wp.ScopedDevice(str(self._device)):
             self._model = mjw.put_model(model, batch_sizes=dict.fromkeys(tables, self._num_worlds))
             self._model.opt.warn_overflow = 0  # `step` looks itself
+            if self._grips:
+                firm = copy.copy(model)
+                firm_friction(firm)
+                # its options; all arrays are those of the one model
+                self._firm_model = replace(self._model, opt=mjw.put_model(firm).opt)
+                self._firm_model.opt.warn_overflow = 0
             if self._data is None:
                 self._start(model)
         self._fields = {name: wp.to_torch(getattr(self._model, name)) for name in tables}
@@ -116,6 +115,12 @@ class MjwarpSimulator:
         contacts = n * CONTACTS + SPARE_CONTACTS
         self._data = data = mjw.make_data(model, nworld=n, naconmax=contacts, njmax=CONSTRAINTS)
         self._qpos, self._qvel, self._warm = map(wp.to_torch, (data.qpos, data.qvel, data.qacc_warmstart))
+        self._gripping = wp.zeros(n, dtype=bool)
+        self._grip = wp.to_torch(self._gripping)
+        if self._grips:  # of a substep: the state before it, and state and sensors after it with firm friction
+            self._states = (data.qpos, data.qvel, data.qacc_warmstart)
+            self._before = [wp.zeros_like(x) for x in self._states]
+            self._firm = [wp.zeros_like(x) for x in (*self._states, data.sensordata)]
         self._overflow, self._weld = wp.to_torch(data.overflow), wp.to_torch(data.eq_active)
         # of every substep, as wp arrays and as views of them: what is told, what is sensed
         self._told = [wp.zeros((k, *x.shape), dtype=x.dtype) for x in (data.mocap_pos, data.mocap_quat, data.ctrl)]
@@ -160,12 +165,14 @@ class MjwarpSimulator:
         for value in (self._qvel, self._warm, *self._touch.values()):
             _put(value, worlds, 0)
         _put(self._diverged, worlds, False)
+        _put(self._grip, worlds, False)
         self._read_state()
 
     def grip(self, worlds: Tensor) -> None:
-        """See `dexh2r_gym.sim.Simulator`. Nothing to do: all worlds of a `firm` one are so from the start."""
-        if not self._firm:
-            raise ValueError("backend 'mjwarp' solves friction in all worlds alike; make it with firm=True for grips")
+        """See `dexh2r_gym.sim.Simulator`. worlds may be a mask (B,) bool as well."""
+        if not self._grips:
+            raise ValueError("this simulator was made without grips")
+        _put(self._grip, worlds, True)
 
     def step(
         self,
@@ -224,12 +231,35 @@ class MjwarpSimulator:
             # the weld needs this step's velocities: `step` computes them after it, of itself it takes the last step's
             mjw.fwd_kinematics(self._model, data)
             mjw.com_vel(self._model, data)
+            if self._grips:
+                self._step_firmly()
             mjw.step(self._model, data)
+            if self._grips:
+                for out, firm in zip((*self._states, data.sensordata), self._firm, strict=True):
+                    wp.launch(_choose, out.shape, inputs=[self._gripping, firm], outputs=[out])
             wp.copy(self._sensed[i], data.sensordata)
+
+    def _step_firmly(self) -> None:
+        """What a substep with friction as for a firm grip comes to, kept aside; the state stays as it is."""
+        for kept, value in zip(self._before, self._states, strict=True):
+            wp.copy(kept, value)
+        mjw.step(self._firm_model, self._data)
+        for kept, value in zip(self._firm, (*self._states, self._data.sensordata), strict=True):
+            wp.copy(kept, value)
+        for kept, value in zip(self._before, self._states, strict=True):
+            wp.copy(value, kept)
 
     def _read_state(self) -> None:
         qpos, qvel, before = self._qpos.double(), self._qvel.double(), getattr(self, "state", None)
         self.state = self._layout.state(qpos, qvel, self._touch, self._diverged, before)
+
+
+@wp.kernel
+def _choose(gripping: wp.array[bool], firm: wp.array2d[float], out: wp.array2d[float]):
+    """What was solved firmly, where a world grips."""
+    world, i = wp.tid()  # type: ignore[misc]
+    if gripping[world]:
+        out[world, i] = firm[world, i]  # type: ignore[index]
 
 
 def find_device(device: str) -> torch.device:

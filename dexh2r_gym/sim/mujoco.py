@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dexh2r_gym.scene import SUBSTEPS_PER_SECOND, scene_model
 from dexh2r_gym.sim import Pair
-from dexh2r_gym.sim.layout import NUM_TARGETS, Layout, no_touch, unsound
+from dexh2r_gym.sim.layout import NUM_TARGETS, Layout, firm_friction, no_touch, unsound
 from dexh2r_gym.sim.randomise import randomised_model
 from dexh2r_gym.types import NUM_JOINTS, SceneState
 
@@ -90,16 +90,11 @@ class MujocoSimulator:
         self._read_state()
 
     def grip(self, worlds: Tensor) -> None:
-        """See `dexh2r_gym.sim.Simulator`: cones as they are, and as many iterations as the solver asks for.
-
-        Cut short, or with pyramids for cones, it lets held objects creep out of the fingers.
-        """
+        """See `dexh2r_gym.sim.Simulator`."""
         assert self._batch is not None, "reset comes before grip"
         for world in worlds.tolist():
             model = self._models[world] = copy.copy(self._models[world])
-            model.opt.cone = mujoco.mjtCone.mjCONE_ELLIPTIC
-            model.opt.impratio, model.opt.tolerance = 10.0, 1e-6
-            model.opt.iterations, model.opt.ls_iterations = 100, 50
+            firm_friction(model)
         self._batch.set_models(self._models)
 
     def step(
