@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from dexh2r_gym.extras import import_extra
@@ -64,7 +65,13 @@ class Simulator(Protocol):
 
 
 def make_simulator(
-    backend: str, num_worlds: int, dt: float, num_threads: int = 0, *, device: str = "cpu", grips: bool = False
+    backend: str,
+    num_worlds: int,
+    dt: float,
+    num_threads: int = 0,
+    device: torch.device | str = "cpu",
+    *,
+    grips: bool = False,
 ) -> Simulator:
     """The simulator of that name. dt: seconds of one recorded frame. num_threads: 0 for every core. device: of torch,
     for `mjwarp`. grips: whether `grip` will be called.

@@ -35,6 +35,7 @@ class Layout:
         mocap: (18,) rows of the mocap bodies: palm, object, giver's bones. lead: (18,) s that their targets lead by.
     """
 
+    object_body: int
     palm_q: slice
     palm_v: slice
     object_q: slice
@@ -60,6 +61,7 @@ class Layout:
             return (adr[:, None] + torch.arange(3, device=device)).flatten()
 
         return cls(
+            object_body=int(model.body("object").id),
             palm_q=slice(int(palm.qposadr[0]), int(palm.qposadr[0]) + 7),
             palm_v=slice(int(palm.dofadr[0]), int(palm.dofadr[0]) + 6),
             object_q=slice(int(thing.qposadr[0]), int(thing.qposadr[0]) + 7),

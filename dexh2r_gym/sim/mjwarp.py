@@ -45,7 +45,7 @@ class MjwarpSimulator:
         RuntimeError: there is no such device.
     """
 
-    def __init__(self, num_worlds: int, dt: float, device: str = "cpu", *, grips: bool = False):
+    def __init__(self, num_worlds: int, dt: float, device: torch.device | str = "cpu", *, grips: bool = False):
         with wp.ScopedLogLevel(wp.LOG_ERROR):  # that there is no GPU `find_device` says where one is asked for
             wp.init()
         wp.config.log_level = max(wp.config.log_level, wp.LOG_WARNING)
@@ -86,7 +86,7 @@ class MjwarpSimulator:
         union = Union.of(self._pairs, self._dt / self._num_substeps)
         model = union.model
         model.opt.disableflags &= ~int(mujoco.mjtDisableBit.mjDSBL_AUTORESET)  # there is none here
-        self._scene, self._layout = model, Layout.of(model, self._device)
+        self._layout = Layout.of(model, self._device)
         single = [name for name in SCALED if name not in DIFFERS and name != "dof_M0"]
         tables = {name: table.to(self._device, torch.float32) for name, table in union.values.items()}
         for name in single:  # the same for all pairs
@@ -104,6 +104,7 @@ class MjwarpSimulator:
                 self._firm_model.opt.warn_overflow = 0
             if self._data is None:
                 self._start(model)
+            wp.synchronize_device()  # torch has a queue of its own
         self._fields = {name: wp.to_torch(getattr(self._model, name)) for name in tables}
         self._tables = {name: table.reshape(-1, *self._fields[name].shape[1:]) for name, table in tables.items()}
         self._known, self._graph = len(self._pairs), None
@@ -133,7 +134,7 @@ class MjwarpSimulator:
         chosen = slice(None) if worlds.dtype == torch.bool else worlds
         row, factors = self._of[chosen], self._factors[chosen]
         values = {name: table[row] for name, table in self._tables.items()}
-        scale_physics(self._scene, values, factors)
+        scale_physics(self._layout, values, factors)
         for name, field in self._fields.items():
             _put(field, worlds, values[name])
 
@@ -206,21 +207,22 @@ class MjwarpSimulator:
         self._read_state()
 
     def _run(self) -> None:
-        """One frame of all worlds, on torch's stream: kernel by kernel the first time, then as a graph on a GPU."""
+        """One frame of all worlds: kernel by kernel at first, then on a GPU as a graph, in torch's queue."""
         if self._device.type == "cpu":
             with wp.ScopedDevice("cpu"), kernels_being_built():
                 self._substeps()
             return
         stream = wp.stream_from_torch(torch.cuda.current_stream(self._device))
-        if self._graph is None:  # all kernels have to be there before a graph is captured
-            with wp.ScopedStream(stream), kernels_being_built():
-                self._substeps()
-            torch.cuda.synchronize(self._device)
-            with wp.ScopedDevice(str(self._device)), wp.ScopedCapture() as capture:
-                self._substeps()
-            self._graph = capture.graph
-        else:
+        if self._graph is not None:
             wp.capture_launch(self._graph, stream=stream)
+            return
+        with wp.ScopedDevice(str(self._device)):
+            with wp.ScopedStream(stream), kernels_being_built():  # kernels have to be there before they are captured
+                self._substeps()
+            wp.synchronize_device()
+            with wp.ScopedCapture() as capture:  # in Warp's own queue: torch's cannot be captured
+                self._substeps()
+        self._graph = capture.graph
 
     def _substeps(self) -> None:
         data = self._data
@@ -262,7 +264,7 @@ def _choose(gripping: wp.array[bool], firm: wp.array2d[float], out: wp.array2d[f
         out[world, i] = firm[world, i]  # type: ignore[index]
 
 
-def find_device(device: str) -> torch.device:
+def find_device(device: torch.device | str) -> torch.device:
     """A device of torch on which Warp runs too.
 
     Raises:
@@ -272,21 +274,21 @@ def find_device(device: str) -> torch.device:
     if found.type == "cpu":
         return found
     if found.type != "cuda":
-        raise RuntimeError(f"backend 'mjwarp' runs on 'cuda' and 'cpu', not on {device!r}")
+        raise RuntimeError(f"backend 'mjwarp' runs on 'cuda' and 'cpu', not on {str(found)!r}")
     slowly = "; device='cpu' needs no GPU, and is slow"
     if not wp.is_cuda_available():
         raise RuntimeError(
-            f"device {device!r} needs an NVIDIA GPU and its driver, of CUDA 12.4 or later, and Warp finds none: "
+            f"device {str(found)!r} needs an NVIDIA GPU and its driver, of CUDA 12.4 or later, and Warp finds none: "
             f"`nvidia-smi` lists what there is{slowly}"
         )
     if not torch.cuda.is_available():
         raise RuntimeError(
-            f"device {device!r} needs a build of PyTorch with CUDA, and this one, {torch.__version__}, has none or "
+            f"device {str(found)!r} needs a build of PyTorch with CUDA, and this one, {torch.__version__}, has none or "
             f"finds no GPU: see pytorch.org for the one that fits your driver{slowly}"
         )
     index = torch.cuda.current_device() if found.index is None else found.index
     if index >= torch.cuda.device_count():
-        raise RuntimeError(f"there is no device {device!r}: PyTorch finds {torch.cuda.device_count()} GPUs{slowly}")
+        raise RuntimeError(f"there is no device {str(found)!r}: PyTorch finds {torch.cuda.device_count()} GPUs{slowly}")
     return torch.device("cuda", index)
 
 

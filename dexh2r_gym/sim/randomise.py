@@ -13,8 +13,8 @@ import mujoco
 import torch
 from torch import Tensor
 
-from dexh2r_gym.hand import JOINT_NAMES
 from dexh2r_gym.sensing.hashing import uniform
+from dexh2r_gym.sim.layout import Layout
 
 PHYSICS = ("friction", "mass", "strength")  # what has a factor
 SCALED = (  # what of a model changes with the factors
@@ -79,29 +79,28 @@ def draw_factors(randomisation: Randomisation, key: Tensor) -> Tensor:
 def randomised_model(model: mujoco.MjModel, factors: Tensor) -> mujoco.MjModel:
     """A copy of a scene's model with friction, object mass and strength of the hand's joints times factors (3,)."""
     model = copy.copy(model)
-    scale_physics(model, {name: torch.from_numpy(getattr(model, name))[None] for name in SCALED}, factors[None])
+    values = {name: torch.from_numpy(getattr(model, name))[None] for name in SCALED}
+    scale_physics(Layout.of(model), values, factors[None])
     return model
 
 
-def scale_physics(model: mujoco.MjModel, values: dict[str, Tensor], factors: Tensor) -> None:
+def scale_physics(at: Layout, values: dict[str, Tensor], factors: Tensor) -> None:
     """Multiply n scenes' numbers, in place: friction, object mass and strength of the hand's joints by factors (n, 3).
 
     A free body's constants go with its mass or against it, so none needs to be computed anew (`mj_setConst`).
 
     Args:
-        model: whose layout they have. values: those of `SCALED` that there are, each (n, ...) as in MjModel.
+        at: where they have them. values: those of `SCALED` that there are, each (n, ...) as in MjModel.
     """
-    body, dof = int(model.body("object").id), int(model.joint("object_free").dofadr[0])
-    free, joints = slice(dof, dof + 6), [int(model.actuator(name).id) for name in JOINT_NAMES]
     friction, mass, strength = factors.to(values["body_mass"]).unbind(-1)
     values["geom_friction"] *= friction[:, None, None]  # of all: that of a contact is the greater of the two
-    values["body_subtreemass"][:, 0] += (mass - 1.0) * values["body_mass"][:, body]
-    values["body_subtreemass"][:, body] *= mass
-    values["body_mass"][:, body] *= mass
-    values["body_inertia"][:, body] *= mass[:, None]
-    values["body_invweight0"][:, body] /= mass[:, None]
-    values["dof_invweight0"][:, free] /= mass[:, None]
+    values["body_subtreemass"][:, 0] += (mass - 1.0) * values["body_mass"][:, at.object_body]
+    values["body_subtreemass"][:, at.object_body] *= mass
+    values["body_mass"][:, at.object_body] *= mass
+    values["body_inertia"][:, at.object_body] *= mass[:, None]
+    values["body_invweight0"][:, at.object_body] /= mass[:, None]
+    values["dof_invweight0"][:, at.object_v] /= mass[:, None]
     if "dof_M0" in values:
-        values["dof_M0"][:, free] *= mass[:, None]
+        values["dof_M0"][:, at.object_v] *= mass[:, None]
     for name in ("actuator_gainprm", "actuator_biasprm", "actuator_forcerange"):
-        values[name][:, joints] *= strength[:, None, None]
+        values[name][:, at.joint_u] *= strength[:, None, None]
