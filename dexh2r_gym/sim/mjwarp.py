@@ -26,7 +26,8 @@ from dexh2r_gym.sim.randomise import SCALED, scale_physics
 from dexh2r_gym.sim.union import DIFFERS, Union
 from dexh2r_gym.types import NUM_JOINTS, SceneState
 
-CONTACTS = 96  # room a world, for pairs that are close enough to be looked at and for contacts; shared by all worlds
+CONTACTS = 48  # room a world, for pairs of geoms that are near each other and for contacts; all worlds share it
+CONVEX = 2 / 3  # part of that room for pairs with a mesh, each of which takes 7 kB
 CONSTRAINTS = 384  # room in each world: rows of contacts, joint limits and the weld
 SPARE_CONTACTS = 256  # beside those, for few worlds
 
@@ -114,7 +115,9 @@ class MjwarpSimulator:
         """State of all worlds, which stays when the model is built anew."""
         n, k = self._num_worlds, self._num_substeps
         contacts = n * CONTACTS + SPARE_CONTACTS
-        self._data = data = mjw.make_data(model, nworld=n, naconmax=contacts, njmax=CONSTRAINTS)
+        self._data = data = mjw.make_data(
+            model, nworld=n, naconmax=contacts, naccdmax=int(CONVEX * contacts), njmax=CONSTRAINTS
+        )
         self._qpos, self._qvel, self._warm = map(wp.to_torch, (data.qpos, data.qvel, data.qacc_warmstart))
         self._gripping = wp.zeros(n, dtype=bool)
         self._grip = wp.to_torch(self._gripping)
