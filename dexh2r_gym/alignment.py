@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dexh2r_gym.constants import constant
 from dexh2r_gym.hand import OPEN_HAND
 from dexh2r_gym.rotations import quat_angle, quat_rotate, quat_slerp
 
@@ -118,7 +119,7 @@ def alignment_candidates(
     Returns:
         three pairs of palm pose (B, 7) and joints (B, 22).
     """
-    behind, opened = behind_goal(goal_pose), OPEN_HAND.to(joints).expand_as(joints)
+    behind, opened = behind_goal(goal_pose), constant(OPEN_HAND, joints).expand_as(joints)
     return [
         advance(a, b, c, e, alignment_fraction(a, b, c, e, limits, dt))
         for a, b, c, e in (
@@ -131,7 +132,7 @@ def alignment_candidates(
 
 def behind_goal(goal_pose: Tensor, times: float = 1.0) -> Tensor:
     """The pose (..., 7) a number of `RETREAT`s behind a goal (..., 7)."""
-    shift = goal_pose.new_tensor([times * x for x in RETREAT])
+    shift = times * constant(RETREAT, goal_pose)
     return torch.cat((goal_pose[..., :3] + quat_rotate(goal_pose[..., 3:], shift), goal_pose[..., 3:]), dim=-1)
 
 

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from dexh2r_gym.agents import find_agent
 from dexh2r_gym.evaluate import episode_seed
 from dexh2r_gym.replay import ReplayStore
+from dexh2r_gym.sim import ANY_DEVICE
 from dexh2r_gym.types import split_hand_state
 from dexh2r_gym.workers import threads
 
@@ -31,6 +32,7 @@ def parity(
     *,
     agent: str = "scripted",
     backends: tuple[str, str] = ("mujoco", "mjwarp"),
+    device: str | None = None,
     episodes: int = 64,
     num_envs: int = 32,
     mode: str = "hard",
@@ -41,6 +43,8 @@ def parity(
     progress: bool = True,
 ) -> dict[str, Any]:
     """Run trials, evenly spread over a split, in two backends; write OUT/parity.json and parity.md.
+
+    device: of the backends that run on any, by default what each does.
 
     Returns: backends, agreement (part of the episodes with the same verdict), and a row for every episode.
 
@@ -62,6 +66,7 @@ def parity(
             vectorization_mode="vector_entry_point",
             autoreset_mode=AutoresetMode.DISABLED,
             **{**getattr(maker, "env_options", {}), **setting, "backend": backend, "released_metrics": False},
+            device=device if backend in ANY_DEVICE else None,
         ).unwrapped
         for backend in backends
     ]

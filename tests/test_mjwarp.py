@@ -24,6 +24,7 @@ from dexh2r_gym.sim import make_simulator
 from dexh2r_gym.sim.randomise import SCALED
 from dexh2r_gym.sim.union import DIFFERS, Union
 from dexh2r_gym.types import HAND_STATE_SIZE, split_hand_state
+from tests.blind import nothing_is_read
 
 pytest.importorskip("mujoco_warp")
 from dexh2r_gym.sim import mjwarp
@@ -135,6 +136,18 @@ def test_each_world_is_as_it_would_be_alone(trials, episodes):
         for name, value in values(sim.state).items():
             assert torch.equal(value[0], value[3]), "all worlds here are one"
             torch.testing.assert_close(value[0], beside[name][2], rtol=0, atol=0, msg=f"{name}, frame {t}")
+
+
+def test_nothing_is_read_back_from_the_device(trials):
+    """Frames, and resets by mask, as on a GPU that the host must not wait for."""
+    sim = started(trials, "mjwarp", factors=torch.ones(WORLDS, 3, dtype=torch.float64))
+    frames = [trials.frame(t) for t in range(3)]
+    some = torch.tensor([True, False, True, False])
+    with nothing_is_read():
+        sim.step(*frames[1], EVERYWHERE, EVERYWHERE)
+        sim.reset(some, ALL, *frames[0], torch.full((WORLDS, 3), 1.2, dtype=torch.float64))
+        sim.step(*frames[2], some, EVERYWHERE)
+    assert not sim.state.diverged.any()
 
 
 @pytest.mark.parametrize("masked", [False, True])
@@ -273,7 +286,7 @@ def test_a_world_that_diverges_does_so_alone(trials):
 
 @pytest.mark.parametrize("ending", ["grasp", "hold"])
 def test_checkers(ending):
-    env = gym.make("DexH2R-Handover-v0", backend="mjwarp", ending=ending)
+    env = gym.make("DexH2R-Handover-v0", backend="mjwarp", device="cpu", ending=ending)
     check_env(env.unwrapped, skip_render_check=True)
     sb3_check_env(env.unwrapped, skip_render_check=True)
     env.close()
@@ -281,7 +294,7 @@ def test_checkers(ending):
 
 def test_parity_is_measured_and_written(dexh2r, tmp_path):
     """A few episodes here; README has 64."""
-    assert dexh2r(f"parity --episodes 4 --num-envs 4 --out {tmp_path}") == 0
+    assert dexh2r(f"parity --device cpu --episodes 4 --num-envs 4 --out {tmp_path}") == 0
     result = json.loads((tmp_path / "parity.json").read_text())
     assert result["agreement"] == 1.0 and len(result["rows"]) == 4
     assert all(row["free"] < FREE for row in result["rows"])
@@ -334,7 +347,7 @@ def test_a_missing_library_is_named(monkeypatch):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 def test_a_missing_gpu_is_named():
-    with pytest.raises(RuntimeError, match=r"needs an NVIDIA GPU and its driver.*device='cpu' needs no GPU"):
+    with pytest.raises(RuntimeError, match=r"needs an NVIDIA GPU, its driver and a build.*device='cpu' needs no GPU"):
         make_simulator("mjwarp", 2, DT, device="cuda")
 
 
@@ -355,8 +368,7 @@ def test_grips_are_asked_for_at_first(trials):
     assert not sim._grip.any(), "until they are reset"
 
 
-def test_the_environment_takes_it():
-    env = HandoverVectorEnv(2, backend="mjwarp", released_metrics=False)
-    env.reset(seed=0)
-    env.step(env.action_space.sample())
-    assert not env.task.scene.diverged.any()
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_the_environment_runs_it_on_a_gpu_unless_told_otherwise():
+    with pytest.raises(ValueError, match=r"device 'cuda' needs an NVIDIA GPU.*device='cpu' needs no GPU"):
+        HandoverVectorEnv(2, backend="mjwarp")

@@ -15,13 +15,15 @@ class Parity:
 
     Writes parity.md, with every episode whose verdicts differ, and parity.json, with all, into the folder.
 
-    Example: dexh2r parity --ending hold --out runs/parity
+    Example: dexh2r parity --ending hold --device cpu --out runs/parity
     """
 
     out: Path = Path("runs/parity")
     """Folder of the comparison; made if missing."""
     backends: tuple[Backend, Backend] = ("mujoco", "mjwarp")
     """The agent sees the first; its actions go to both."""
+    device: str | None = None
+    """Of the backends that run on any, such as cpu; by default a GPU for mjwarp."""
     agent: str = "scripted"
     """scripted, motionnet, another installed agent, the path of a checkpoint, or module:function for your own."""
     episodes: int = 64
@@ -43,6 +45,7 @@ class Parity:
             self.out,
             agent=self.agent,
             backends=self.backends,
+            device=self.device,
             episodes=self.episodes,
             num_envs=self.num_envs,
             mode=self.mode,

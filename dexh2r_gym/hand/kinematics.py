@@ -12,6 +12,8 @@ from math import cos, radians, sin, sqrt
 
 import torch
 
+from dexh2r_gym.constants import constant
+
 Vec3 = tuple[float, float, float]
 Quat = tuple[float, float, float, float]
 
@@ -101,4 +103,4 @@ OPEN_HAND = _joints(
 
 def clamp_joints(joints: torch.Tensor) -> torch.Tensor:
     """Joints (..., 22) brought within the hand's ranges."""
-    return joints.clamp(JOINT_LOWER.to(joints), JOINT_UPPER.to(joints))
+    return joints.clamp(constant(JOINT_LOWER, joints), constant(JOINT_UPPER, joints))

@@ -20,10 +20,16 @@ from dexh2r_gym.types import SceneState
 Pair = tuple[ObjectModel, GiverHand]
 BACKENDS = ("mujoco", "mjwarp", "kinematic")
 PHYSICAL = ("mujoco", "mjwarp")  # those in which an object that is let go falls
+DEVICES = {"mujoco": "cpu", "mjwarp": "cuda", "kinematic": "cpu"}  # where each runs unless told otherwise
+ANY_DEVICE = ("mjwarp", "kinematic")  # those that run on others too
 
 
 class Simulator(Protocol):
-    """Moves B worlds by one recorded frame at a time. Poses (B, 7) in the world frame, metres and radians."""
+    """Moves B worlds by one recorded frame at a time. Poses (B, 7) in the world frame, metres and radians.
+
+    All tensors, those of the state too, are on one device. Which worlds are meant is said as in `dexh2r_gym.worlds`: by
+    their numbers, or by a mask where nothing may be read back from the device, beside full tensors (B, ...).
+    """
 
     state: SceneState  # live: read after reset or step
 
@@ -40,7 +46,9 @@ class Simulator(Protocol):
         giver_bones: Tensor,
         factors: Tensor | None = None,
     ) -> None:
-        """Put worlds (n,) with these pairs (n,) of object and giver at rest; the other worlds stay as they are.
+        """Put these worlds, with these pairs (n,) of object and giver, at rest; the other worlds stay as they are.
+
+        Worlds are numbers (n,), or a mask (B,) bool with B rows of all else, of which those of the mask count.
 
         factors: (n, 3) of friction, mass and strength, see `dexh2r_gym.sim.randomise`; without effect in `kinematic`.
         """
@@ -73,8 +81,8 @@ def make_simulator(
     *,
     grips: bool = False,
 ) -> Simulator:
-    """The simulator of that name. dt: seconds of one recorded frame. num_threads: 0 for every core. device: of torch,
-    for `mjwarp`. grips: whether `grip` will be called.
+    """The simulator of that name. dt: seconds of one recorded frame. num_threads: 0 for every core. device: of torch.
+    grips: whether `grip` will be called.
 
     MissingExtraError where the backend's library is not installed.
     """
@@ -90,5 +98,5 @@ def make_simulator(
     if backend == "kinematic":
         from dexh2r_gym.sim.kinematic import KinematicSimulator
 
-        return KinematicSimulator(num_worlds, dt)
+        return KinematicSimulator(num_worlds, dt, device)
     raise ValueError(f"unknown backend {backend!r}; choose one of {', '.join(BACKENDS)}")

@@ -19,12 +19,14 @@ import warp as wp
 from torch import Tensor
 from tqdm import tqdm
 
+from dexh2r_gym.devices import SLOWLY, missing_cuda
 from dexh2r_gym.scene import SUBSTEPS_PER_SECOND
 from dexh2r_gym.sim import Pair
 from dexh2r_gym.sim.layout import NUM_TARGETS, Layout, firm_friction, no_touch, unsound
 from dexh2r_gym.sim.randomise import SCALED, scale_physics
 from dexh2r_gym.sim.union import DIFFERS, Union
 from dexh2r_gym.types import NUM_JOINTS, SceneState
+from dexh2r_gym.worlds import put_, take
 
 CONTACTS = 48  # room a world, for pairs of geoms that are near each other and for contacts; all worlds share it
 CONVEX = 2 / 3  # part of that room for pairs with a mesh, each of which takes 7 kB
@@ -133,13 +135,12 @@ class MjwarpSimulator:
         self._felt = wp.to_torch(self._sensed)
 
     def _dress(self, worlds: Tensor) -> None:
-        """Give worlds, numbers (n,) or a mask (B,), the numbers of their pairs and factors."""
-        chosen = slice(None) if worlds.dtype == torch.bool else worlds
-        row, factors = self._of[chosen], self._factors[chosen]
+        """Give these worlds the numbers of their pairs and factors."""
+        row = take(self._of, worlds)
         values = {name: table[row] for name, table in self._tables.items()}
-        scale_physics(self._layout, values, factors)
+        scale_physics(self._layout, values, take(self._factors, worlds))
         for name, field in self._fields.items():
-            _put(field, worlds, values[name])
+            put_(field, worlds, values[name])
 
     def reset(
         self,
@@ -151,32 +152,32 @@ class MjwarpSimulator:
         giver_bones: Tensor,
         factors: Tensor | None = None,
     ) -> None:
-        """See `dexh2r_gym.sim.Simulator`. worlds may be a mask (B,) bool as well; the others then have B rows."""
-        _put(self._of, worlds, self._row_of[pair])
-        _put(self._factors, worlds, 1.0 if factors is None else factors)
+        """See `dexh2r_gym.sim.Simulator`."""
+        put_(self._of, worlds, self._row_of[pair])
+        put_(self._factors, worlds, 1.0 if factors is None else factors)
         if self._known < len(self._pairs):
             self._build()
         else:
             self._dress(worlds)
         at, poses = self._layout, torch.cat((hand_pose[:, None], object_pose[:, None], giver_bones), dim=1)
-        _put(self._last, worlds, poses)
-        _put(self._last_joints, worlds, joints.double())
+        put_(self._last, worlds, poses)
+        put_(self._last_joints, worlds, joints.double())
         qpos = self._qpos.new_zeros(len(pair), self._qpos.shape[1])
         qpos[:, at.palm_q], qpos[:, at.object_q], qpos[:, at.joint_q] = (
             x.to(qpos) for x in (hand_pose, object_pose, joints)
         )
-        _put(self._qpos, worlds, qpos)
+        put_(self._qpos, worlds, qpos)
         for value in (self._qvel, self._warm, *self._touch.values()):
-            _put(value, worlds, 0)
-        _put(self._diverged, worlds, False)
-        _put(self._grip, worlds, False)
+            put_(value, worlds, 0)
+        put_(self._diverged, worlds, False)
+        put_(self._grip, worlds, False)
         self._read_state()
 
     def grip(self, worlds: Tensor) -> None:
-        """See `dexh2r_gym.sim.Simulator`. worlds may be a mask (B,) bool as well."""
+        """See `dexh2r_gym.sim.Simulator`."""
         if not self._grips:
             raise ValueError("this simulator was made without grips")
-        _put(self._grip, worlds, True)
+        put_(self._grip, worlds, True)
 
     def step(
         self,
@@ -201,12 +202,12 @@ class MjwarpSimulator:
         bad = unsound(self._qpos, self._qvel) | ((self._overflow & _dropped()) != 0)
         self._diverged = self._diverged | (on & bad)
         for value, old in zip(states, before, strict=True):
-            _put(value, ~on | bad, old)
+            put_(value, ~on | bad, old)
         felt = self._layout.touch(self._felt.transpose(0, 1).double(), self._dt)
         for name, value in self._touch.items():
-            _put(value, on, felt[name])
-        _put(self._last, on, target)
-        _put(self._last_joints, on, joints)
+            put_(value, on, felt[name])
+        put_(self._last, on, target)
+        put_(self._last_joints, on, joints)
         self._read_state()
 
     def _run(self) -> None:
@@ -278,20 +279,15 @@ def find_device(device: torch.device | str) -> torch.device:
         return found
     if found.type != "cuda":
         raise RuntimeError(f"backend 'mjwarp' runs on 'cuda' and 'cpu', not on {str(found)!r}")
-    slowly = "; device='cpu' needs no GPU, and is slow"
-    if not wp.is_cuda_available():
-        raise RuntimeError(
-            f"device {str(found)!r} needs an NVIDIA GPU and its driver, of CUDA 12.4 or later, and Warp finds none: "
-            f"`nvidia-smi` lists what there is{slowly}"
-        )
     if not torch.cuda.is_available():
-        raise RuntimeError(
-            f"device {str(found)!r} needs a build of PyTorch with CUDA, and this one, {torch.__version__}, has none or "
-            f"finds no GPU: see pytorch.org for the one that fits your driver{slowly}"
-        )
+        raise RuntimeError(missing_cuda(found))
+    if not wp.is_cuda_available():
+        raise RuntimeError(f"device {str(found)!r} needs a newer driver: Warp {wp.__version__} finds no CUDA; {SLOWLY}")
     index = torch.cuda.current_device() if found.index is None else found.index
     if index >= torch.cuda.device_count():
-        raise RuntimeError(f"there is no device {str(found)!r}: PyTorch finds {torch.cuda.device_count()} GPUs{slowly}")
+        raise RuntimeError(
+            f"there is no device {str(found)!r}: PyTorch finds {torch.cuda.device_count()} GPUs; {SLOWLY}"
+        )
     return torch.device("cuda", index)
 
 
@@ -323,11 +319,3 @@ def _dropped() -> int:
     """Flags of MuJoCo Warp that say that a contact found no room."""
     kind = mjw.OverflowType
     return int(kind.NEFC | kind.NJMAX_NNZ | kind.BROADPHASE | kind.NARROWPHASE | kind.CCD | kind.CONTACT_MATCH)
-
-
-def _put(values: Tensor, worlds: Tensor, new: Tensor | float | bool) -> None:
-    """Write new values to worlds, numbers (n,) or a mask (B,) bool with new values of all B."""
-    if worlds.dtype == torch.bool:
-        values.copy_(torch.where(worlds.view(-1, *[1] * (values.ndim - 1)), new, values))
-    else:
-        values[worlds] = new if isinstance(new, float | int) else new.to(values)

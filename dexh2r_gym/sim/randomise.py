@@ -13,6 +13,7 @@ import mujoco
 import torch
 from torch import Tensor
 
+from dexh2r_gym.constants import constant
 from dexh2r_gym.sensing.hashing import uniform
 from dexh2r_gym.sim.layout import Layout
 
@@ -72,8 +73,8 @@ class Randomisation:
 
 def draw_factors(randomisation: Randomisation, key: Tensor) -> Tensor:
     """Factors of `PHYSICS` for episodes with these keys (n,) long: (n, 3) float64."""
-    width = torch.tensor([log1p(getattr(randomisation, name)) for name in PHYSICS], dtype=torch.float64)
-    return ((2.0 * uniform(key, _FACTORS, len(PHYSICS)).double() - 1.0) * width).exp()
+    drawn = 2.0 * uniform(key, _FACTORS, len(PHYSICS)).double() - 1.0
+    return (drawn * constant(tuple(log1p(getattr(randomisation, name)) for name in PHYSICS), drawn)).exp()
 
 
 def randomised_model(model: mujoco.MjModel, factors: Tensor) -> mujoco.MjModel:
