@@ -16,6 +16,7 @@ import torch
 from gymnasium.utils.env_checker import check_env
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
+from dexh2r_gym.bench_sweep import machine, measure, sweep_markdown
 from dexh2r_gym.envs import HandoverVectorEnv
 from dexh2r_gym.envs.recordings import Recordings, open_split
 from dexh2r_gym.parity import FREE, compare, markdown
@@ -334,6 +335,16 @@ def test_differences_are_listed():
     setting = {"agent": "scripted", "mode": "hard", "ending": "grasp", "replays": "mini", "split": "all"}
     text = markdown(setting | {"backends": ["mujoco", "mjwarp"], "rows": [row], "agreement": 0.0})
     assert "0 of 1" in text and "| a | REACHED | TIMEOUT_ALIGNMENT | frame 5 | frame 8 |" in text
+
+
+def test_speed_is_measured():
+    row = measure("state", 2, "cpu", 0.1, "mini")
+    assert row["steps_per_s"] > 0 and row["diverged"] == 0 and row["memory_gb"] >= 0
+    result = {"versions": {"torch": "9"}, "seconds": 1.0, "rows": [row]}
+    here = sweep_markdown(result | {"machine": machine("cpu")})
+    assert here.startswith("**No GPU**") and "| state | 2 |" in here
+    card = {"device": "cuda", "name": "H200", "memory_gb": 141.0, "driver": "999.9"}
+    assert sweep_markdown(result | {"machine": card}).startswith("H200 (141 GB), driver 999.9; torch 9; 1 s")
 
 
 # --- errors ---

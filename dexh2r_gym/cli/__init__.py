@@ -16,10 +16,10 @@ from dexh2r_gym.cli.arm import ArmGap
 from dexh2r_gym.cli.audit import Audit
 from dexh2r_gym.cli.export import Export
 from dexh2r_gym.cli.grasps import Grasps
-from dexh2r_gym.cli.parity import Parity
 from dexh2r_gym.cli.replays import Replays
 from dexh2r_gym.cli.robustness import Latency, Robustness
 from dexh2r_gym.cli.runs import Bench, Evaluate, Score
+from dexh2r_gym.cli.simulators import Parity, Sweep
 from dexh2r_gym.cli.table3 import Table3
 from dexh2r_gym.cli.table4 import Table4
 from dexh2r_gym.cli.view import View
@@ -40,6 +40,7 @@ COMMANDS: dict[str, Any] = {
     "arm-gap": ArmGap,
     "bench": Bench,
     "parity": Parity,
+    "sweep": Sweep,
     "replays": Replays,
     "grasps": Grasps,
     "export": Export,

@@ -49,8 +49,6 @@ class MjwarpSimulator:
     """
 
     def __init__(self, num_worlds: int, dt: float, device: torch.device | str = "cpu", *, grips: bool = False):
-        with wp.ScopedLogLevel(wp.LOG_ERROR):  # that there is no GPU `find_device` says where one is asked for
-            wp.init()
         wp.config.log_level = max(wp.config.log_level, wp.LOG_WARNING)
         self._device = find_device(device)
         self._dt = dt

@@ -1,4 +1,4 @@
-"""The command that compares two simulators."""
+"""Commands that compare simulators, and measure the one on a GPU."""
 
 from __future__ import annotations
 
@@ -55,3 +55,37 @@ class Parity:
             seed=self.seed,
         )
         print((self.out / "parity.md").read_text())
+
+
+@dataclass
+class Sweep:
+    """Measure how many environment steps a second `mjwarp` makes, from 256 to 8192 worlds, with state and with clouds.
+
+    Example: dexh2r sweep --out runs/sweep
+    """
+
+    out: Path = Path("runs/sweep")
+    """Folder for sweep.json and sweep.md."""
+    device: str | None = None
+    """By default a GPU where there is one, else the processor, as the table then says."""
+    num_envs: tuple[int, ...] = ()
+    """Worlds side by side, one measurement each; by default 256 to 8192, without a GPU 4 to 64."""
+    observations: tuple[Literal["state", "point_cloud"], ...] = ("state", "point_cloud")
+    seconds: float = 10.0
+    """Wall seconds of each measurement."""
+    replays: str = "mini"
+    """`mini`, or the path of a replay store."""
+
+    def run(self) -> None:
+        from dexh2r_gym.bench_sweep import sweep
+
+        print(
+            sweep(
+                self.out,
+                device=self.device,
+                num_envs=self.num_envs,
+                observations=self.observations,
+                seconds=self.seconds,
+                replays=self.replays,
+            )
+        )
