@@ -103,8 +103,8 @@ def test_a_mistake_is_one_line_that_lists_what_is_valid(line, words, dexh2r, tmp
         ("replays import dexicb a b", "dexh2r, dexh2r-zarr, dexycb, khanna"),
         (
             "evalute",
-            "evaluate, score, view, audit, table3, table4, robustness, latency, arm-gap, bench, parity, sweep, replays, "
-            "grasps, export, train, checkpoints",
+            "evaluate, score, view, audit, table3, table4, robustness, latency, arm-gap, bench, parity, sweep, "
+            "replays, grasps, export, train, checkpoints",
         ),
     ],
 )
