@@ -196,6 +196,18 @@ def test_a_world_may_change_its_object(trials):
         assert torch.equal(value[3], values(sim.state)[name][3]), name
 
 
+def test_a_new_giver_needs_no_new_model(trials):
+    sim = started(trials, "mjwarp")
+    model, last = sim._model, torch.tensor([3])
+    sim.prepare([(trials.pairs[3][0], trials.pairs[0][1])])
+    before = sim._fields["geom_size"].clone()
+    sim.reset(last, torch.tensor([4]), *(x[last] for x in trials.frame(0)))
+    assert sim._model is model
+    assert torch.equal(sim._fields["geom_size"][:3], before[:3]) and not torch.equal(
+        sim._fields["geom_size"][3], before[3]
+    )
+
+
 def test_objects_fall_when_they_are_let_go(trials):
     sims = [started(trials, backend, away=1.0) for backend in ("mjwarp", "mujoco")]
     for _ in range(6):

@@ -59,6 +59,7 @@ class MjwarpSimulator:
         self._row: list[int] = []  # of each pair, in the tables
         self._rows: dict[tuple[int, int], int] = {}
         self._known = 0  # rows that the tables have
+        self._union: Union | None = None
         self._data: Any = None  # of MuJoCo Warp
         self._graph: Any = None  # of a frame, on a GPU
         self._of = self._zeros(n, dtype=torch.long)  # row of each world
@@ -75,7 +76,7 @@ class MjwarpSimulator:
         return torch.zeros(*size, dtype=dtype, device=self._device)
 
     def prepare(self, pairs: Sequence[Pair]) -> None:
-        """See `dexh2r_gym.sim.Simulator`. A new object costs a second at the next reset; best all are told at first."""
+        """See `dexh2r_gym.sim.Simulator`. Best all objects are told of at first: new ones cost a second."""
         for obj, giver in pairs:
             self._row.append(self._rows.setdefault((id(obj), id(giver)), len(self._rows)))
             if self._row[-1] == len(self._pairs):
@@ -83,19 +84,27 @@ class MjwarpSimulator:
         self._row_of = torch.tensor(self._row, device=self._device)
 
     def _build(self) -> None:
-        """Tables of all pairs known, and the model in which every world has its row of them."""
-        union = Union.of(self._pairs, self._dt / self._num_substeps)
-        model = union.model
+        """Tables of all pairs known, and where there are new meshes the model in which every world has its row."""
+        union = Union.of(self._pairs, self._dt / self._num_substeps, self._union)
+        model, known = union.model, self._union is not None and self._union.model is union.model
+        self._union, self._known = union, len(self._pairs)
+        tables = {name: table.to(self._device, torch.float32) for name, table in union.values.items()}
+        for name in SCALED:
+            if name not in DIFFERS and name != "dof_M0":  # the same for all pairs
+                value = torch.from_numpy(getattr(model, name)).to(self._device, torch.float32)
+                tables[name] = value.expand(len(self._pairs), *value.shape)
+        tables["geom_dataid"] = union.geom_dataid.to(self._device)
+        if not known:
+            self._put_model(model, list(tables))
+        self._tables = {name: table.reshape(-1, *self._fields[name].shape[1:]) for name, table in tables.items()}
+        self._dress(torch.arange(self._num_worlds, device=self._device))
+
+    def _put_model(self, model: mujoco.MjModel, varied: list[str]) -> None:
+        """Bring a model to the device, with arrays of its own for every world of what varies."""
         model.opt.disableflags &= ~int(mujoco.mjtDisableBit.mjDSBL_AUTORESET)  # there is none here
         self._layout = Layout.of(model, self._device)
-        single = [name for name in SCALED if name not in DIFFERS and name != "dof_M0"]
-        tables = {name: table.to(self._device, torch.float32) for name, table in union.values.items()}
-        for name in single:  # the same for all pairs
-            value = torch.from_numpy(getattr(model, name)).to(self._device, torch.float32)
-            tables[name] = value.expand(len(self._pairs), *value.shape)
-        tables["geom_dataid"] = union.geom_dataid.to(self._device)
         with wp.ScopedDevice(str(self._device)):
-            self._model = mjw.put_model(model, batch_sizes=dict.fromkeys(tables, self._num_worlds))
+            self._model = mjw.put_model(model, batch_sizes=dict.fromkeys(varied, self._num_worlds))
             self._model.opt.warn_overflow = 0  # `step` looks itself
             if self._grips:
                 firm = copy.copy(model)
@@ -106,10 +115,8 @@ class MjwarpSimulator:
             if self._data is None:
                 self._start(model)
             wp.synchronize_device()  # torch has a queue of its own
-        self._fields = {name: wp.to_torch(getattr(self._model, name)) for name in tables}
-        self._tables = {name: table.reshape(-1, *self._fields[name].shape[1:]) for name, table in tables.items()}
-        self._known, self._graph = len(self._pairs), None
-        self._dress(torch.arange(self._num_worlds, device=self._device))
+        self._fields = {name: wp.to_torch(getattr(self._model, name)) for name in varied}
+        self._graph = None
 
     def _start(self, model: mujoco.MjModel) -> None:
         """State of all worlds, which stays when the model is built anew."""

@@ -32,18 +32,23 @@ class Union:
     """What the scenes of some pairs are made of.
 
     Attributes:
+        shapes: how many objects, and hands of MANO, it has meshes of.
         model: with every mesh; its own numbers are those of the first pair. All of the object's slots collide.
         geom_dataid: (P, ngeom) int32, mesh of each geom, -1 where there is none: an unused slot of an object, or no
             mesh geom. values: of `DIFFERS`, (P, ...) float64 each, as they are in MjModel.
     """
 
+    shapes: tuple[int, int]
     model: mujoco.MjModel
     geom_dataid: Tensor
     values: dict[str, Tensor]
 
     @classmethod
-    def of(cls, pairs: Sequence[Pair], timestep: float) -> Union:
-        """That of these pairs, whose givers are all open hands or all hands of MANO."""
+    def of(cls, pairs: Sequence[Pair], timestep: float, before: Union | None = None) -> Union:
+        """That of these pairs, whose givers are all open hands or all hands of MANO.
+
+        before: that of the first of them, whose model is kept if it has all the meshes.
+        """
         if len({giver.convex for _, giver in pairs}) > 1:
             raise ValueError(
                 "worlds of one environment must all have open hands as givers, or all hands of MANO: they are laid out "
@@ -51,13 +56,17 @@ class Union:
             )
         objects = {id(obj): obj for obj, _ in pairs}
         givers = {id(giver): giver for _, giver in pairs if giver.convex}
-        model = _model(list(objects.values()), list(givers.values()), pairs[0][1])
-        model.opt.timestep = timestep
+        shapes = len(objects), len(givers)
+        if before is not None and before.shapes == shapes:
+            model = before.model
+        else:
+            model = _model(list(objects.values()), list(givers.values()), pairs[0][1])
+            model.opt.timestep = timestep
         number, hand = ({key: i for i, key in enumerate(those)} for those in (objects, givers))
         mesh = [_meshes(model, obj, number[id(obj)], hand.get(id(giver))) for obj, giver in pairs]
         scenes = [scene_model(*pair, timestep=timestep) for pair in pairs]
         values = {name: torch.from_numpy(np.stack([getattr(m, name) for m in scenes])) for name in DIFFERS}
-        return cls(model, torch.from_numpy(np.stack(mesh)), values)
+        return cls(shapes, model, torch.from_numpy(np.stack(mesh)), values)
 
 
 def _model(objects: list[ObjectModel], givers: list[GiverHand], giver: GiverHand) -> mujoco.MjModel:
