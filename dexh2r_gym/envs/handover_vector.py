@@ -148,8 +148,8 @@ class HandoverVectorEnv(VectorEnv[Any, Any, np.ndarray]):
     | argument | values | default |
     |---|---|---|
     | mode | easy (U = 10 cm), hard (U = 5 cm) | hard |
-    | backend | mujoco, kinematic | mujoco |
-    | robot | floating (a hand without an arm), ur10e (`mujoco` alone) | floating |
+    | backend | mujoco, mjwarp (thousands of worlds on a GPU, extra `gpu`), kinematic | mujoco |
+    | robot | floating (a hand without an arm), ur10e (with contacts, on the CPU) | floating |
     | obs_mode | state, state_dict, point_cloud, rgbd, or several joined by + | state |
     | num_points | points of a cloud, 1 to 4096 | 1024 |
     | cloud | observed, clean | observed |
@@ -177,7 +177,7 @@ class HandoverVectorEnv(VectorEnv[Any, Any, np.ndarray]):
     | speed_limits | palm m/s, palm rad/s, joints rad/s; None for the paper's unlimited kinematics | (1.5, 4, 4) |
     | released_metrics | score by the released code's definitions too (slow: a search a frame) | True |
     | num_threads | physics threads, 0 for every core | 0 |
-    | device | of torch: where all worlds are, such as cpu or cuda; `mujoco` runs on the CPU alone | cpu |
+    | device | of torch: where all worlds are, such as cpu or cuda; `mujoco` has cpu alone | cpu; `mjwarp`: cuda |
     | output | numpy, torch (tensors on the device, from which a step reads nothing: see below) | numpy |
     | num_envs, autoreset_mode | of the vector environment; all three Gymnasium modes | 1, NEXT_STEP |
 
@@ -190,7 +190,7 @@ class HandoverVectorEnv(VectorEnv[Any, Any, np.ndarray]):
     | time_warp | 0 to 1 | playing speed wanders smoothly between 1 / (1 + time_warp) and 1 + time_warp |
     | hesitation | s, 0 to 10 | expected time that the giver stands still on the way, once |
     | pose_offset | m, 0 to 0.1 | standard deviation of a fixed shift along each axis, and of a turn of 1 rad a metre |
-    | retraction | True, False | pushed with more than 5 N on the hand it draws back 8 cm, for a second (`mujoco`) |
+    | retraction | True, False | pushed with more than 5 N on the hand it draws back 8 cm for a second (with contacts) |
     | release | s, -1 to 2 | expected time by which it lets go late, or early (`ending="hold"`) |
 
     ## On a device

@@ -10,6 +10,7 @@ import torch
 
 from dexh2r_gym.alignment import START_DISTANCE, SpeedLimits
 from dexh2r_gym.arm import ROBOTS
+from dexh2r_gym.devices import missing_cuda
 from dexh2r_gym.envs.control import CONTROL_MODES
 from dexh2r_gym.envs.giver_behaviour import GiverBehaviour
 from dexh2r_gym.envs.latency import MAX_LATENCY
@@ -140,6 +141,8 @@ class HandoverOptions:
     def _check_device(self) -> None:
         try:
             place = self.place
+            if place.type == "cuda" and not torch.cuda.is_available():
+                raise ValueError(missing_cuda(place))
             torch.empty(0, device=place)
         except (RuntimeError, AssertionError) as error:
             raise ValueError(

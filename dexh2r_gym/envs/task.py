@@ -55,8 +55,9 @@ class HandoverTask:
     def __init__(self, num_worlds: int, options: HandoverOptions):
         self.options = options
         self.store, self.replay_ids, self.fps = open_split(options.replays, options.split)
+        grips = options.ending == "hold"
         dt, self.device = 1.0 / self.fps, options.place
-        self._sim = make_simulator(options.backend, num_worlds, dt, options.num_threads, self.device)
+        self._sim = make_simulator(options.backend, num_worlds, dt, options.num_threads, self.device, grips=grips)
         self._recordings = Recordings(self.store, self.device)
         self.playback = Playback(num_worlds, self._recordings, self.fps, options.giver)
         self.observer = Observer(num_worlds, options, dt)

@@ -1,6 +1,7 @@
 """Simulators: small classes that move the scene; nothing about tasks, rewards or policies.
 
-`kinematic` is the paper's own evaluation (the hand goes where it is told), `mujoco` steps many worlds on a thread pool.
+`kinematic` is the paper's own evaluation (the hand goes where it is told), `mujoco` steps many worlds on a thread pool,
+`mjwarp` steps thousands on a GPU.
 """
 
 from __future__ import annotations
@@ -11,15 +12,16 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from dexh2r_gym.extras import import_extra
 from dexh2r_gym.giver import GiverHand
 from dexh2r_gym.objects import ObjectModel
 from dexh2r_gym.types import SceneState
 
 Pair = tuple[ObjectModel, GiverHand]
-BACKENDS = ("mujoco", "kinematic")
-PHYSICAL = ("mujoco",)  # those in which an object that is let go falls
-DEVICES = {"mujoco": "cpu", "kinematic": "cpu"}  # where each runs unless told otherwise
-ANY_DEVICE = ("kinematic",)  # those that run on others too
+BACKENDS = ("mujoco", "mjwarp", "kinematic")
+PHYSICAL = ("mujoco", "mjwarp")  # those in which an object that is let go falls
+DEVICES = {"mujoco": "cpu", "mjwarp": "cuda", "kinematic": "cpu"}  # where each runs unless told otherwise
+ANY_DEVICE = ("mjwarp", "kinematic")  # those that run on others too
 
 
 class Simulator(Protocol):
@@ -71,13 +73,28 @@ class Simulator(Protocol):
 
 
 def make_simulator(
-    backend: str, num_worlds: int, dt: float, num_threads: int = 0, device: torch.device | str = "cpu"
+    backend: str,
+    num_worlds: int,
+    dt: float,
+    num_threads: int = 0,
+    device: torch.device | str = "cpu",
+    *,
+    grips: bool = False,
 ) -> Simulator:
-    """The simulator of that name. dt: seconds of one recorded frame. num_threads: 0 for every core."""
+    """The simulator of that name. dt: seconds of one recorded frame. num_threads: 0 for every core. device: of torch.
+    grips: whether `grip` will be called.
+
+    MissingExtraError where the backend's library is not installed.
+    """
     if backend == "mujoco":
         from dexh2r_gym.sim.mujoco import MujocoSimulator
 
         return MujocoSimulator(num_worlds, dt, num_threads)
+    if backend == "mjwarp":
+        import_extra("mujoco_warp", "gpu")
+        from dexh2r_gym.sim.mjwarp import MjwarpSimulator
+
+        return MjwarpSimulator(num_worlds, dt, device, grips=grips)
     if backend == "kinematic":
         from dexh2r_gym.sim.kinematic import KinematicSimulator
 
