@@ -22,25 +22,22 @@ from policies.hand_vectors import turn_numbers
 from policies.normalizer import Normalizer
 
 MOVE_SIZE = 6  # of the palm: position and rotation
-SEEN_SIZE = 122
+SEEN_SIZE = 78
 _FAR = 1.0  # m: a goal that is farther away, or none, counts as this far
 
 
 def seen_from_palm(state: Tensor) -> Tensor:
-    """The flat state (B, 148) as the palm sees it, (B, 122), along the world's axes: way (m) and turn (axis-angle, rad)
-    to the goal, the palm's rotation (6 numbers), its joints and what they lack to the goal's, its velocity, the
-    object's position and velocity, the giver's joints, d, phase."""
+    """The flat state (B, 148) as the palm sees it, (B, 78), along the world's axes: way (m) and turn (axis-angle, rad)
+    to the goal, the palm's rotation (6 numbers) and velocity, the object's position and velocity, the giver's joints,
+    d, phase."""
     part = dict(zip(STATE_SHAPES, state.split(list(STATE_SHAPES.values()), dim=-1), strict=True))
-    palm, joints = split_hand_state(part["agent_pos"])
-    goal, closed = split_hand_state(part["goal_state"])
+    (palm, _), (goal, _) = (split_hand_state(part[name]) for name in ("agent_pos", "goal_state"))
     position, rotation = palm[:, :3], palm[:, 3:]
     giver = part["giver_joints"].unflatten(-1, (-1, 3)) - position[:, None]
     seen = (
         goal[:, :3] - position,
         quat_to_axis_angle(quat_normalize(quat_multiply(goal[:, 3:], quat_conjugate(rotation)))),
         turn_numbers(rotation, "6d"),
-        joints,
-        closed - joints,
         part["agent_vel"][:, :6],
         part["object_pose"][:, :3] - position,
         part["object_vel"],

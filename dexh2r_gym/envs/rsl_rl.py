@@ -13,6 +13,7 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from dexh2r_gym.envs.handover_vector import HandoverVectorEnv
+from dexh2r_gym.types import HAND_STATE_SIZE
 
 SCORES = ("succ", "safe", "pen_dep")  # of the episodes that end, for the learner's log
 
@@ -54,7 +55,7 @@ class HandoverRslRlEnv(VecEnv):
         """
         self.vector = HandoverVectorEnv(num_envs, autoreset_mode=AutoresetMode.SAME_STEP, **options)
         self.num_envs, self.device = num_envs, torch.device(rl_device)
-        self.num_actions = num_actions or self.vector.action_space.shape[1]
+        self.num_actions = num_actions or HAND_STATE_SIZE
         self.cfg = asdict(self.vector.options)
         task = self.vector.task
         self.max_episode_length = max(task.store.info(id).num_frames for id in task.replay_ids)
@@ -77,10 +78,10 @@ class HandoverRslRlEnv(VecEnv):
             action if self._takes_tensors else action.cpu().numpy()
         )
         self._seen = self._groups(observation)
-        terminated, time_outs = self._tensor(terminated), self._tensor(truncated)
-        dones = terminated | time_outs
+        reached, time_outs = self._tensor(terminated), self._tensor(truncated)
+        dones = reached | time_outs
         self.episode_length_buf = torch.where(dones, 0, self.episode_length_buf + 1)
-        extras: dict[str, Any] = {"time_outs": time_outs & ~terminated}
+        extras: dict[str, Any] = {"time_outs": time_outs & ~reached}
         if "final_info" in info:
             scores = {name: self._tensor(info["final_info"][name])[dones] for name in SCORES}
             extras["log"] = {f"episode/{name}": value.float() for name, value in scores.items()}
