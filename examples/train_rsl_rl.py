@@ -48,8 +48,10 @@ class Runner(OnPolicyRunner):
         iteration = self.current_learning_iteration + 1
         returns = self.logger.rewbuffer
         steps = iteration * FRAMES * self.env.num_envs
+        if self.curve.rows and self.curve.rows[-1]["steps"] == steps:
+            return  # the last iteration is saved twice if its turn has come
         self.curve.measure(self.reacher(), steps=steps, train_return=mean(returns) if returns else float("nan"))
-        save_training(self.state_path, {"iteration": iteration, "algorithm": self.alg.save()})
+        save_training(self.state_path, {"setting": self.setting, "iteration": iteration, "algorithm": self.alg.save()})
 
     def reacher(self):
         """The agent: the mean of the actor's moves, with the statistics of what it sees."""
@@ -76,11 +78,12 @@ def main(
     """Train PPO with the environment's dense reward, and evaluate it on trials that it never saw.
 
     The folder OUT gets curve.csv and curve.png (the validation trials while training), policy.safetensors with its
-    json (an agent of `dexh2r evaluate`), evaluation/report.md, TensorBoard's files, and training, from which the same
-    command goes on.
+    json (an agent of `dexh2r evaluate`), evaluation_ITERATIONS/report.md, TensorBoard's files, and training, from which
+    the same command goes on.
 
     Args:
-        out: folder of all that is written; where it holds a training that was stopped, that goes on.
+        out: folder of all that is written; where it holds a training that was stopped, or had fewer iterations, that
+            goes on.
         iterations: of 32 frames in each world and an update.
         num_envs: worlds side by side.
         replays: `mini`, or the path of a store (`dexh2r replays generate`): its train split for training,
@@ -93,10 +96,12 @@ def main(
         device: cpu, cuda, cuda:1 ... of the learner, and of the worlds unless they are those of mujoco.
         seed: of weights, actions, and the trials that are drawn.
     """
-    setting = {"replays": replays, "mode": mode, "control_mode": "delta"}
+    told = {"replays": replays, "mode": mode, "control_mode": "delta"}
+    setting = {**told, "backend": backend, "num_envs": num_envs}
+    out.mkdir(parents=True, exist_ok=True)
     state = load_training(out / "training") if (out / "training").exists() else None
-    if state is None:
-        out.mkdir(parents=True)
+    if state is not None and state["setting"] != setting:
+        raise ValueError(f"{out} holds a training of {state['setting']}; give another --out, or remove it")
     torch.manual_seed(seed)  # of all devices
     on_device = {"device": device, "output": "torch"} if device != "cpu" and backend != "mujoco" else {}
     env = HandoverRslRlEnv(
@@ -110,25 +115,25 @@ def main(
         split="train",
         released_metrics=False,
         **on_device,
-        **setting,
+        **told,
     )
     runner = Runner(env, config(every), log_dir=str(out / "tensorboard"), device=device)
-    runner.state_path = out / "training"
+    runner.state_path, runner.setting = out / "training", setting
     done = 0
     if state is not None:
         runner.alg.load(state["algorithm"], None, strict=True)
         done = runner.current_learning_iteration = state["iteration"]
-    runner.curve = LearningCurve(out, first=done * FRAMES * num_envs, backend=measured_on, **setting)
+    runner.curve = LearningCurve(out, first=done * FRAMES * num_envs, backend=measured_on, **told)
     if done < iterations:
         runner.learn(iterations - done)
-    card = {"trained by": "PPO of rsl_rl", "seed": seed, "iterations": iterations, "num_envs": num_envs, **setting}
-    save_checkpoint(runner.reacher(), out / "policy.safetensors", card | {"backend": backend})
+    done = max(done, iterations)
+    card = {"trained by": "PPO of rsl_rl", "seed": seed, "iterations": done, **setting}
+    save_checkpoint(runner.reacher(), out / "policy.safetensors", card)
     runner.curve.close()
     env.close()
 
-    report = evaluate(
-        str(out / "policy.safetensors"), out=out / "evaluation", seed=seed, backend=measured_on, **setting
-    )
+    agent = str(out / "policy.safetensors")
+    report = evaluate(agent, out=out / f"evaluation_{done}", seed=seed, backend=measured_on, **told)
     for definition in ("paper", "released"):
         scores = report["overall"][definition]
         print(definition, {name: round(scores[name]["value"], 3) for name in ("succ", "safe", "pen_dep_cm")})

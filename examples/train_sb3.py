@@ -56,9 +56,9 @@ class FromPalm(VecEnvWrapper):
 class Keeper(BaseCallback):
     """A bar with the time left; every so many steps a measurement, and all that is needed to go on from there."""
 
-    def __init__(self, curve, path, steps, every):
+    def __init__(self, curve, path, setting, steps, every):
         super().__init__()
-        self.curve, self.path, self.every = curve, path, every
+        self.curve, self.path, self.setting, self.every = curve, path, setting, every
         self.bar = tqdm(total=steps, unit="step", unit_scale=True, desc="PPO")
 
     def _on_training_start(self):
@@ -87,7 +87,7 @@ class Keeper(BaseCallback):
         for name in ("succ", "safe", "pen_dep"):
             self.logger.record(f"{self.curve.split}/{name}", row[name])
         self.bar.set_postfix(succ=f"{row['succ']:.0f}%", ret=f"{row['train_return']:.1f}", refresh=False)
-        save_training(self.path, state_of(self.model))
+        save_training(self.path, state_of(self.model) | {"setting": self.setting})
 
 
 def reacher_of(model):
@@ -138,10 +138,11 @@ def main(
     """Train PPO with the environment's dense reward, and evaluate it on trials that it never saw.
 
     The folder OUT gets curve.csv and curve.png (the validation trials while training), policy.safetensors with its
-    json (an agent of `dexh2r evaluate`), evaluation/report.md, and training, from which the same command goes on.
+    json (an agent of `dexh2r evaluate`), evaluation_STEPS/report.md, and training, from which the same command goes on.
 
     Args:
-        out: folder of all that is written; where it holds a training that was stopped, that goes on.
+        out: folder of all that is written; where it holds a training that was stopped, or had fewer steps, that one
+            goes on.
         steps: of all worlds together.
         num_envs: worlds side by side.
         replays: `mini`, or the path of a store (`dexh2r replays generate`): its train split for training,
@@ -155,9 +156,10 @@ def main(
         seed: of weights, actions, and the trials that are drawn.
     """
     setting = {"replays": replays, "mode": mode, "backend": backend, "control_mode": "delta"}
+    out.mkdir(parents=True, exist_ok=True)
     resumed = load_training(out / "training") if (out / "training").exists() else None
-    if resumed is None:
-        out.mkdir(parents=True)
+    if resumed is not None and resumed["setting"] != setting:
+        raise ValueError(f"{out} holds a training of {resumed['setting']}; give another --out, or remove it")
     gamma = 0.98  # a reach takes some 50 frames
     worlds = FromPalm(HandoverVecEnv(num_envs, split="train", released_metrics=False, **setting))
     env = VecNormalize(VecMonitor(worlds), gamma=gamma, clip_obs=np.inf, epsilon=1e-6)
@@ -178,14 +180,15 @@ def main(
         go_on(model, resumed)
     curve = LearningCurve(out, first=model.num_timesteps, **setting)
     if model.num_timesteps < steps:
-        keeper = Keeper(curve, out / "training", steps, every)
+        keeper = Keeper(curve, out / "training", setting, steps, every)
         model.learn(steps - model.num_timesteps, callback=keeper, reset_num_timesteps=False)
     card = {"trained by": "PPO of Stable-Baselines3", "seed": seed, "steps": model.num_timesteps, **setting}
     save_checkpoint(reacher_of(model), out / "policy.safetensors", card)
     curve.close()
     env.close()
 
-    report = evaluate(str(out / "policy.safetensors"), out=out / "evaluation", seed=seed, **setting)
+    agent, done = str(out / "policy.safetensors"), model.num_timesteps
+    report = evaluate(agent, out=out / f"evaluation_{done}", seed=seed, **setting)
     for definition in ("paper", "released"):
         scores = report["overall"][definition]
         print(definition, {name: round(scores[name]["value"], 3) for name in ("succ", "safe", "pen_dep_cm")})
