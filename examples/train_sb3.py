@@ -124,12 +124,12 @@ def go_on(model, state):
 
 def main(
     out: Path = Path("runs/train_sb3"),
-    steps: int = 1_500_000,
+    steps: int = 600_000,
     num_envs: int = 128,
     replays: str = "mini",
     mode: Literal["easy", "hard"] = "easy",
     backend: Literal["mujoco", "kinematic"] = "mujoco",
-    every: int = 100_000,
+    every: int = 50_000,
     learning_rate: float = 1e-3,
     tensorboard: bool = False,
     device: str = "cpu",
