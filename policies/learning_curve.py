@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,11 +63,11 @@ class LearningCurve:
             table = csv.DictWriter(file, list(row))
             table.writeheader()
             table.writerows(self.rows)
+        draw_curve(self.rows, self.path.with_suffix(".png"), self.split)
         return row
 
     def close(self) -> None:
-        """Draw the figure, and free the worlds."""
-        draw_curve(self.rows, self.path.with_suffix(".png"), self.split)
+        """Free the worlds."""
         self._env.close()
 
 
@@ -95,7 +95,7 @@ def read_curve(path: Path) -> list[dict[str, float]]:
         return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
 
 
-def draw_curve(rows: list[Mapping[str, float]] | list[dict[str, float]], path: Path, split: str) -> None:
+def draw_curve(rows: Sequence[Mapping[str, float]], path: Path, split: str) -> None:
     """Success, penetration and return over millions of steps, as a picture.
 
     Raises:
@@ -112,6 +112,8 @@ def draw_curve(rows: list[Mapping[str, float]] | list[dict[str, float]], path: P
             low, high = ([row[f"succ_{end}"] for row in rows] for end in ("low", "high"))
             axes.fill_between(steps, low, high, color=colour, alpha=0.15, linewidth=0)
             axes.set_ylim(0, 100)
+        elif key == "pen_dep":
+            axes.set_ylim(bottom=0)
     minutes = rows[-1]["seconds"] / 60 if rows else 0.0
     figure.suptitle(f"{split} trials while training; 95% intervals; {minutes:.0f} min in all")
     figure.savefig(path, dpi=110)
