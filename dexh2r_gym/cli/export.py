@@ -24,7 +24,7 @@ class _Episodes:
     """Only the first so many trials."""
     mode: Literal["easy", "hard"] = "hard"
     """Alignment takes over 10 cm (easy) or 5 cm (hard) from the goal."""
-    backend: Literal["mujoco", "kinematic"] = "mujoco"
+    backend: Literal["mujoco", "kinematic", "isaacgym"] = "mujoco"
     robot: Literal["floating", "ur10e"] = "floating"
     ending: Literal["grasp", "hold"] = "grasp"
     control_mode: Literal["absolute", "delta"] | None = None

@@ -31,7 +31,7 @@ class Evaluate:
     split: Literal["train", "validation", "test", "all"] = "test"
     replays: str = "mini"
     """`mini`, or the path of a replay store."""
-    backend: Literal["mujoco", "kinematic"] = "mujoco"
+    backend: Literal["mujoco", "kinematic", "isaacgym"] = "mujoco"
     robot: Literal["floating", "ur10e"] = "floating"
     """A hand that floats, or one on an arm whose reach, speed and body limit it."""
     randomisation: Randomisation = field(default_factory=Randomisation)

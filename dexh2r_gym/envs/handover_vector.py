@@ -152,7 +152,7 @@ class HandoverVectorEnv(VectorEnv[Any, Any, np.ndarray]):
     | argument | values | default |
     |---|---|---|
     | mode | easy (U = 10 cm), hard (U = 5 cm) | hard |
-    | backend | mujoco, kinematic | mujoco |
+    | backend | mujoco, kinematic, isaacgym (needs a user's Isaac Gym Preview 4) | mujoco |
     | robot | floating (a hand without an arm), ur10e (`mujoco` alone) | floating |
     | obs_mode | state, state_dict, point_cloud, rgbd, or several joined by + | state |
     | num_points | points of a cloud, 1 to 4096 | 1024 |
@@ -320,8 +320,8 @@ class HandoverVectorEnv(VectorEnv[Any, Any, np.ndarray]):
         return self.task.record(world) | thought
 
     def close_extras(self, **kwargs: Any) -> None:
-        """Free the renderers."""
-        self.task.observer.close()
+        """Free the renderers, and what the simulator holds outside of this process."""
+        self.task.close()
         if self._renderer is not None:
             self._renderer.close()
             self._renderer = None

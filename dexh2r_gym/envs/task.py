@@ -264,6 +264,11 @@ class HandoverTask:
         givers = [rec.givers[i] for i in trial.tolist()]
         return self._own_grasps.hold(w, hands, rec.object_index[trial], rec.objects, givers)
 
+    def close(self) -> None:
+        """Free what sensors and simulator hold outside of Python."""
+        self.observer.close()
+        self._sim.close()
+
     # what goes out
 
     def observation(self) -> Any:

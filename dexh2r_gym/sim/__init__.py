@@ -1,6 +1,7 @@
 """Simulators: small classes that move the scene; nothing about tasks, rewards or policies.
 
-`kinematic` is the paper's own evaluation (the hand goes where it is told), `mujoco` steps many worlds on a thread pool.
+`kinematic` is the paper's own evaluation (the hand goes where it is told), `mujoco` steps many worlds on a thread pool,
+`isaacgym` has a user's Isaac Gym Preview 4 step them.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from dexh2r_gym.objects import ObjectModel
 from dexh2r_gym.types import SceneState
 
 Pair = tuple[ObjectModel, GiverHand]
-BACKENDS = ("mujoco", "kinematic")
-PHYSICAL = ("mujoco",)  # those in which an object that is let go falls
+BACKENDS = ("mujoco", "kinematic", "isaacgym")
+PHYSICAL = ("mujoco", "isaacgym")  # those in which an object that is let go falls
 
 
 class Simulator(Protocol):
@@ -60,6 +61,9 @@ class Simulator(Protocol):
         held (B,) bool: whether the giver still holds the object.
         """
 
+    def close(self) -> None:
+        """Free what the simulator holds outside of this process. It is not used any more."""
+
 
 def make_simulator(backend: str, num_worlds: int, dt: float, num_threads: int = 0) -> Simulator:
     """The simulator of that name. dt: seconds of one recorded frame. num_threads: 0 for every core."""
@@ -71,4 +75,8 @@ def make_simulator(backend: str, num_worlds: int, dt: float, num_threads: int = 
         from dexh2r_gym.sim.kinematic import KinematicSimulator
 
         return KinematicSimulator(num_worlds, dt)
+    if backend == "isaacgym":
+        from dexh2r_gym.sim.isaacgym import IsaacGymSimulator
+
+        return IsaacGymSimulator(num_worlds, dt, num_threads)
     raise ValueError(f"unknown backend {backend!r}; choose one of {', '.join(BACKENDS)}")

@@ -141,6 +141,9 @@ class MujocoSimulator:
             model.opt.iterations, model.opt.ls_iterations = 100, 50
         self._batch.set_models(self._models)
 
+    def close(self) -> None:
+        """Nothing to free: it goes with this object."""
+
     def step(
         self,
         hand_pose: Tensor,
