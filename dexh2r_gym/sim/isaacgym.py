@@ -254,6 +254,7 @@ class WorkerProcess:
     """
 
     def __init__(self, python: str, num_worlds: int) -> None:
+        self._python = python
         self.folder = Path(tempfile.mkdtemp(prefix="dexh2r-isaacgym-"))
         self._layout, size = {}, 0
         for name, (dtype, shape) in _ARRAYS.items():
@@ -293,13 +294,12 @@ class WorkerProcess:
         about = self._receive(IMPORT_TIMEOUT)["about"]
         if about["import_error"]:
             reason = about["import_error"].strip().splitlines()[-1]
-            raise IsaacGymError(
-                f"{self._process.args[0]} cannot import Isaac Gym and torch: {reason}. {_HOW}"  # type: ignore[index]
-            )
+            raise IsaacGymError(f"{self._python} cannot import Isaac Gym and torch: {reason}. {_HOW}")
         if about["missing"] or about["version"] not in (None, *SUPPORTED_ISAACGYM):
             lacks = f", which lacks {', '.join(about['missing'])}" if about["missing"] else ""
             raise IsaacGymError(
-                f"found Isaac Gym {about['version'] or 'of unknown version'}{lacks}; Preview 4 (1.0rc4) is needed. {_HOW}"
+                f"found Isaac Gym {about['version'] or 'of unknown version'}{lacks}; Preview 4 (1.0rc4) is needed. "
+                + _HOW
             )
 
     def start(self, worlds: list[list[list[int]]], dt: float, device: str, num_threads: int) -> None:

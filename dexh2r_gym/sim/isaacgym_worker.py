@@ -23,6 +23,7 @@ import queue
 import sys
 import threading
 import traceback
+from typing import Any, Callable  # noqa: UP035 - Python 3.8
 
 if __name__ == "__main__":
     sys.path.pop(0)  # this folder, in which `isaacgym.py` would hide the real one
@@ -73,7 +74,7 @@ CALLS = (
 ).split()
 
 
-def sim_params(dt, gpu, num_threads):
+def sim_params(dt: float, gpu: bool, num_threads: int) -> Any:
     """Parameters of a simulation whose calls of `simulate` last dt seconds each."""
     params = gymapi.SimParams()
     params.dt, params.substeps = dt, SUBSTEPS
@@ -93,24 +94,24 @@ def sim_params(dt, gpu, num_threads):
     return params
 
 
-def isaac_pose(pose):
+def isaac_pose(pose: torch.Tensor) -> torch.Tensor:
     """Poses (..., 7) with quaternions w x y z -> x y z w."""
     return torch.cat((pose[..., :3], pose[..., 4:7], pose[..., 3:4]), dim=-1)
 
 
-def our_pose(pose):
+def our_pose(pose: torch.Tensor) -> torch.Tensor:
     """Poses (..., 7) with quaternions x y z w -> w x y z."""
     return torch.cat((pose[..., :3], pose[..., 6:7], pose[..., 3:6]), dim=-1)
 
 
-def quat_multiply(a, b):
+def quat_multiply(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """Rotation b, then a; x y z w."""
     av, aw, bv, bw = a[..., :3], a[..., 3:], b[..., :3], b[..., 3:]
     vector = aw * bv + bw * av + torch.cross(av, bv, dim=-1)
     return torch.cat((vector, aw * bw - (av * bv).sum(-1, keepdim=True)), dim=-1)
 
 
-def quat_turn(before, after):
+def quat_turn(before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
     """Axis-angle (..., 3), world frame, the short way from one rotation to another; x y z w."""
     inverse = torch.cat((-before[..., :3], before[..., 3:]), dim=-1)
     turn = quat_multiply(after, inverse)
@@ -120,7 +121,7 @@ def quat_turn(before, after):
     return turn[..., :3] * torch.where(sine < 1e-7, torch.full_like(sine, 2.0), angle / sine.clamp(min=1e-7))
 
 
-def quat_from_axis_angle(v):
+def quat_from_axis_angle(v: torch.Tensor) -> torch.Tensor:
     """Axis-angle (..., 3) -> x y z w."""
     angle = v.norm(dim=-1, keepdim=True)
     scale = torch.where(angle < 1e-6, torch.full_like(angle, 0.5), torch.sin(angle / 2) / angle.clamp(min=1e-6))
@@ -136,27 +137,42 @@ class Scene:
     `start(...)`, then for each part `carry(part)`, `simulate`, `collect()`.
     """
 
-    def __init__(self, gym, sim, folder, worlds, dt, device, progress=None):
+    def __init__(
+        self,
+        gym: Any,
+        sim: Any,
+        folder: str,
+        worlds: list[list[list[int]]],
+        dt: float,
+        device: str,
+        progress: Callable[[int], None] | None = None,
+    ) -> None:
         """folder: of `scene.json` and what it names, see `dexh2r_gym.sim.isaacgym_assets`. worlds: for each the numbers
         of its objects and of its givers, two lists. dt: seconds of a frame. progress: called with every world made."""
         self.gym, self.sim, self.device = gym, sim, device
-        self.parts = max(1, int(round(dt * CALLS_PER_SECOND)))
+        self.parts = max(1, round(dt * CALLS_PER_SECOND))
         self.dt, self.call_dt = dt, dt / self.parts
         self._folder = folder
         with open(os.path.join(folder, "scene.json")) as file:
             self._files = json.load(file)
-        self._assets = {}
+        self._assets: dict[str, Any] = {}
         num_objects, num_givers, b = len(self._files["objects"]), len(self._files["givers"]), len(worlds)
         self.num_worlds = b
-        self._actors, self._bodies = 0, 0
-        # actors and their first bodies, in the whole simulation; -1: that world has none
+        # actors and their bodies, in the whole simulation; -1: that world has none. Tensors from `acquire` on
+        self._held: Any
+        self._free: Any
+        self._bone: Any
+        self._hand: Any
+        self._links: Any
+        self._dofs: Any = []
+        self._parked: Any = []  # where each actor is parked
+        self._owner: Any = []  # and its world
         none = -np.ones((b, num_objects), np.int64)
         self._held, self._free, self._held_body, self._free_body = none, none.copy(), none.copy(), none.copy()
         self._bone, self._bone_body = (-np.ones((b, num_givers, NUM_BONES), np.int64) for _ in range(2))
         self._hand = np.zeros(b, np.int64)
-        self._parked, self._owner = [], []  # where each actor is parked, and its world
         names = self.gym.get_asset_rigid_body_names(self._asset(self._files["hand"], hand=True))
-        self._palm, self._dofs = names.index("rh_palm"), []
+        self._palm = names.index("rh_palm")
         self._links = np.zeros((b, len(names)), np.int64)
         for world in range(b):
             self._make_world(world, *worlds[world])
@@ -165,7 +181,7 @@ class Scene:
 
     # making
 
-    def _asset(self, file, hand=False, heavy=False):
+    def _asset(self, file: str, hand: bool = False, heavy: bool = False) -> Any:
         if file not in self._assets:
             options = gymapi.AssetOptions()
             options.disable_gravity = hand or heavy
@@ -177,18 +193,18 @@ class Scene:
             options.default_dof_drive_mode = gymapi.DOF_MODE_POS
             asset = self.gym.load_asset(self.sim, self._folder, file, options)
             if asset is None:
-                raise RuntimeError("Isaac Gym could not load %s" % os.path.join(self._folder, file))
+                raise RuntimeError(f"Isaac Gym could not load {os.path.join(self._folder, file)}")
             self._assets[file] = asset
         return self._assets[file]
 
-    def _make_world(self, world, objects, givers):
-        side = int(math.ceil(math.sqrt(self.num_worlds)))
+    def _make_world(self, world: int, objects: list[int], givers: list[int]) -> None:
+        side = math.ceil(math.sqrt(self.num_worlds))
         origin = [world % side * SPACING, world // side * SPACING, 0.0]
         here = gymapi.Vec3(0.0, 0.0, 0.0)
         env = self.gym.create_env(self.sim, here, here, side)  # worlds are set apart by their bodies' places
         slot = [0]
 
-        def add(asset, name, bits):
+        def add(asset: Any, name: str, bits: int) -> tuple[int, list[Any]]:
             s = slot[0]
             slot[0] += 1
             place = [SLOT * (s % 6 - 2.5), SLOT * (s // 6 % 6 - 2.5), PARKED - SLOT * (s // 36)]
@@ -203,7 +219,7 @@ class Scene:
             self._owner.append(world)
             return actor, shapes
 
-        def finish(actor, shapes):
+        def finish(actor: int, shapes: list[Any]) -> tuple[int, int]:
             self.gym.set_actor_rigid_shape_properties(env, actor, shapes)
             number = self.gym.get_actor_index(env, actor, gymapi.DOMAIN_SIM)
             if number != len(self._parked) - 1:
@@ -236,23 +252,23 @@ class Scene:
         )
         for k in objects:
             files = self._files["objects"][k]
-            made = finish(*add(self._asset(files["held"], heavy=True), "object_%d_held" % k, OTHERS))
+            made = finish(*add(self._asset(files["held"], heavy=True), f"object_{k}_held", OTHERS))
             self._held[world, k], self._held_body[world, k] = made
-            made = finish(*add(self._asset(files["free"]), "object_%d" % k, OTHERS))
+            made = finish(*add(self._asset(files["free"]), f"object_{k}", OTHERS))
             self._free[world, k], self._free_body[world, k] = made
         for k in givers:
             for i, file in enumerate(self._files["givers"][k]):
-                made = finish(*add(self._asset(file, heavy=True), "giver_%d_%d" % (k, i), OTHERS))
+                made = finish(*add(self._asset(file, heavy=True), f"giver_{k}_{i}", OTHERS))
                 self._bone[world, k, i], self._bone_body[world, k, i] = made
 
-    def acquire(self):
+    def acquire(self) -> None:
         """Take hold of the simulation's tensors; `prepare_sim` has been called."""
         gym, sim, b = self.gym, self.sim, self.num_worlds
 
-        def long(x):
+        def long(x: Any) -> torch.Tensor:
             return torch.as_tensor(np.asarray(x), dtype=torch.long, device=self.device)
 
-        def zeros(*size):
+        def zeros(*size: int) -> torch.Tensor:
             return torch.zeros(size, dtype=torch.float32, device=self.device)
 
         self._root = gymtorch.wrap_tensor(gym.acquire_actor_root_state_tensor(sim)).view(-1, 13)
@@ -263,7 +279,7 @@ class Scene:
             setattr(self, name, long(getattr(self, name)))
         self._parked = torch.tensor(self._parked, dtype=torch.float32, device=self.device)
         self._owner = long(self._owner)
-        side = int(math.ceil(math.sqrt(b)))
+        side = math.ceil(math.sqrt(b))
         number = torch.arange(b, device=self.device)
         self._origin = torch.stack((number % side, torch.div(number, side, rounding_mode="floor"), number * 0), dim=-1)
         self._origin = self._origin * SPACING  # (b, 3)
@@ -289,7 +305,16 @@ class Scene:
 
     # running
 
-    def reset(self, worlds, objects, givers, hand, joints, thing, bones):
+    def reset(
+        self,
+        worlds: torch.Tensor,
+        objects: torch.Tensor,
+        givers: torch.Tensor,
+        hand: torch.Tensor,
+        joints: torch.Tensor,
+        thing: torch.Tensor,
+        bones: torch.Tensor,
+    ) -> None:
         """Put worlds (n,) at rest: objects and givers (n,) long, hand and thing (n, 7), joints (n, 22), bones
         (n, 16, 7). It happens with the next call of `simulate`: Isaac Gym heeds one setting of root states a call."""
         place = isaac_pose(torch.cat((hand[:, None], thing[:, None], bones), dim=1))
@@ -313,7 +338,7 @@ class Scene:
         self._put_dof[self._dofs[worlds, :6]] = 0.0
         self._put_dof[self._dofs[worlds, 6:]] = torch.stack((joints, torch.zeros_like(joints)), dim=-1)
 
-    def snapshot(self):
+    def snapshot(self) -> dict[str, torch.Tensor]:
         """What `restore` needs to go on from here, in another simulation of the same worlds."""
         world = torch.arange(self.num_worlds, device=self.device)
         free = self._root[self._free[world, self._object].clamp(min=0)].clone()
@@ -321,7 +346,17 @@ class Scene:
         place = our_pose(self._goal)
         return {"place": place, "joints": self._joints_goal, "dofs": self._dof[self._dofs], "free": free}
 
-    def restore(self, worlds, objects, givers, held, place, joints, dofs, free):
+    def restore(
+        self,
+        worlds: torch.Tensor,
+        objects: torch.Tensor,
+        givers: torch.Tensor,
+        held: torch.Tensor,
+        place: torch.Tensor,
+        joints: torch.Tensor,
+        dofs: torch.Tensor,
+        free: torch.Tensor,
+    ) -> None:
         """Worlds (n,) go on as they were: numbers and held (n,), and their rows of `snapshot`."""
         self.reset(worlds, objects, givers, place[:, 0], joints, place[:, 1], place[:, 2:])
         self._put_dof[self._dofs[worlds]] = dofs
@@ -331,7 +366,15 @@ class Scene:
         self._put[actor, :3] += self._origin[worlds[out]]
         self.held[worlds] = held
 
-    def start(self, hand, joints, thing, bones, active, held):
+    def start(
+        self,
+        hand: torch.Tensor,
+        joints: torch.Tensor,
+        thing: torch.Tensor,
+        bones: torch.Tensor,
+        active: torch.Tensor,
+        held: torch.Tensor,
+    ) -> None:
         """A frame of the active worlds (B,) bool towards targets that hold at its end: hand and thing (B, 7), joints
         (B, 22), bones (B, 16, 7). held (B,) bool: whether the giver still holds the object."""
         goal = isaac_pose(torch.cat((hand[:, None], thing[:, None], bones), dim=1))
@@ -353,9 +396,9 @@ class Scene:
         for value in list(self._sums.values()) + list(self._peaks.values()):
             value.zero_()
 
-    def carry(self, part):
+    def carry(self, part: int) -> None:
         """Put what is carried where it starts part 0, 1 ... of the frame, and tell the dofs where to go."""
-        begin, end = part / self.parts, (part + 1) / self.parts
+        begin = part / self.parts
         step = self._goal[..., :3] - self._last[..., :3]
         place = self._last[..., :3] + begin * step + self._origin[:, None]
         rotation = quat_multiply(quat_from_axis_angle(begin * self._turn), self._last[..., 3:])
@@ -378,7 +421,9 @@ class Scene:
         )
         self._pending.zero_()
         closing = self._joints_goal - self._joints_last
-        wanted = self._joints_last + (end + JOINT_LEAD_TIME / self.dt) * closing
+        # a target holds for all substeps, at whose ends drives look at it: so that of their mean
+        ahead = begin + (SUBSTEPS + 1) / (2 * SUBSTEPS) / self.parts + JOINT_LEAD_TIME / self.dt
+        wanted = self._joints_last + ahead * closing
         self._target[self._dofs[:, 6:]] = wanted
         self._hand_index = self._hand[self._fresh].to(torch.int32)
         if len(self._hand_index):
@@ -391,7 +436,7 @@ class Scene:
             self._fresh.zero_()
         self.gym.set_dof_position_target_tensor(self.sim, gymtorch.unwrap_tensor(self._target))
 
-    def collect(self):
+    def collect(self) -> None:
         """Read the tensors after a call of `simulate`, and add its contacts to those of the frame."""
         gym, sim = self.gym, self.sim
         if self.device == "cpu":
@@ -415,7 +460,7 @@ class Scene:
         peaks["contact_speed"].copy_(torch.maximum(peaks["contact_speed"], speed))
         self._link_velocity = self._body[self._links][..., 7:].clone()
 
-    def _touch_speed(self, bone, touched):
+    def _touch_speed(self, bone: torch.Tensor, touched: torch.Tensor) -> torch.Tensor:
         """Speed (B,) with which hand and giver came together, by the links that touch: of each bone that is touched,
         (B, 16) bool, relative to the nearest link that touches something, at the bone, before the call."""
         links = self._links
@@ -431,7 +476,7 @@ class Scene:
         met = touched & (distance < 1e8)
         return torch.where(met, speed, torch.zeros_like(speed)).max(dim=-1)[0]
 
-    def read(self):
+    def read(self) -> dict[str, torch.Tensor]:
         """What there is after the last call, float32: a dict of names and shapes as `dexh2r_gym.types.SceneState`."""
         world = torch.arange(self.num_worlds, device=self.device)
         palm = self._body[self._links[:, self._palm]]
@@ -453,7 +498,7 @@ class Scene:
         }
 
 
-def parts_of(force):
+def parts_of(force: torch.Tensor) -> torch.Tensor:
     """What acts on the 16 bones, (B, 16), on palm, index, middle, little, ring and thumb: (B, 6)."""
     return torch.cat((force[:, :1], force[:, 1:].reshape(len(force), 5, 3).sum(-1)), dim=-1)
 
@@ -461,11 +506,22 @@ def parts_of(force):
 class Worker:
     """Answers the requests of `dexh2r_gym.sim.isaacgym`: one line of JSON each way, arrays in shared memory."""
 
-    def __init__(self, reply):
+    def __init__(self, reply: Callable[[dict[str, Any]], None]) -> None:
         self._reply = reply
-        self._gym = self._sim = self._scene = None
+        self._gym: Any = None
+        self._sim: Any = None
+        self._scene: Any = None
 
-    def start(self, folder, memory, layout, worlds, dt, device, num_threads):
+    def start(
+        self,
+        folder: str,
+        memory: str,
+        layout: dict[str, Any],
+        worlds: list[list[list[int]]],
+        dt: float,
+        device: str,
+        num_threads: int,
+    ) -> None:
         """Make the simulation; arrays are those of `layout` in the file `memory`."""
         gpu = device.startswith("cuda")
         if gpu and not torch.cuda.is_available():
@@ -478,12 +534,12 @@ class Worker:
             self._arrays[name] = np.frombuffer(self._memory, dtype, size, offset).reshape(shape)
         number = int(device.split(":")[1]) if ":" in device else 0
         gym = self._gym = gymapi.acquire_gym()
-        parts = max(1, int(round(dt * CALLS_PER_SECOND)))
+        parts = max(1, round(dt * CALLS_PER_SECOND))
         self._sim = gym.create_sim(number, -1, gymapi.SIM_PHYSX, sim_params(dt / parts, gpu, num_threads))
         if self._sim is None:
             raise RuntimeError("Isaac Gym could not create a simulation")
 
-        def progress(world):
+        def progress(world: int) -> None:
             self._reply({"progress": world})
 
         self._scene = Scene(gym, self._sim, folder, worlds, dt, device, progress)
@@ -491,16 +547,16 @@ class Worker:
         self._scene.acquire()
         self._device = device
 
-    def _in(self, name):
+    def _in(self, name: str) -> torch.Tensor:
         return torch.from_numpy(self._arrays[name].copy()).to(self._device)
 
-    def reset(self):
+    def reset(self) -> None:
         """Reset the worlds marked in `mask` as the other arrays say."""
         worlds = self._in("mask").nonzero(as_tuple=False).squeeze(1)
         names = ("object", "giver", "hand_target", "joint_target", "object_target", "giver_target")
         self._scene.reset(worlds, *(self._in(name)[worlds] for name in names))
 
-    def step(self):
+    def step(self) -> None:
         """One frame, and what came of it into the arrays."""
         scene = self._scene
         names = ("hand_target", "joint_target", "object_target", "giver_target", "mask", "held")
@@ -512,27 +568,31 @@ class Worker:
         for name, value in scene.read().items():
             self._arrays[name][...] = value.cpu().numpy()
 
-    def save(self):
+    def save(self) -> None:
         """What `restore` needs, into the arrays."""
         for name, value in self._scene.snapshot().items():
             self._arrays["saved_" + name][...] = value.cpu().numpy()
 
-    def restore(self):
+    def restore(self) -> None:
         """The worlds marked in `mask` go on as another worker has saved them."""
         worlds = self._in("mask").nonzero(as_tuple=False).squeeze(1)
         names = ("object", "giver", "held", "saved_place", "saved_joints", "saved_dofs", "saved_free")
         self._scene.restore(worlds, *(self._in(name)[worlds] for name in names))
 
-    def close(self):
+    def close(self) -> None:
         """Free the simulation."""
         if self._sim is not None:
             self._gym.destroy_sim(self._sim)
             self._sim = None
 
 
-def about():
+def about() -> dict[str, Any]:
     """What runs here: versions, and what Isaac Gym lacks."""
-    found = {"python": list(sys.version_info[:3]), "import_error": IMPORT_ERROR or TORCH_ERROR, "version": None}
+    found: dict[str, Any] = {
+        "python": list(sys.version_info[:3]),
+        "import_error": IMPORT_ERROR or TORCH_ERROR,
+        "version": None,
+    }
     if not IMPORT_ERROR:
         from importlib import metadata
 
@@ -544,16 +604,16 @@ def about():
     return found
 
 
-def main():
+def main() -> None:
     """Serve requests until there are no more, or none who could ask."""
 
-    def reply(message):
+    def reply(message: dict[str, Any]) -> None:
         _REPLIES.write(json.dumps(message) + "\n")
         _REPLIES.flush()
 
-    requests = queue.Queue()
+    requests: queue.Queue[str] = queue.Queue()
 
-    def listen():
+    def listen() -> None:
         for line in sys.stdin:
             requests.put(line)
         os._exit(0)  # the client is gone, whatever goes on here
@@ -567,7 +627,7 @@ def main():
         try:
             getattr(worker, call)(**request)
         except Exception as error:
-            reply({"error": "%s: %s" % (type(error).__name__, error), "trace": traceback.format_exc()})
+            reply({"error": f"{type(error).__name__}: {error}", "trace": traceback.format_exc()})
         else:
             reply({"done": call})
         if call == "close":

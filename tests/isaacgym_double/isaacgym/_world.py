@@ -183,7 +183,7 @@ def prepare_sim(sim):
     _need((properties["driveMode"] == gymapi.DOF_MODE_POS).all(), "a dof is not driven to positions")
     sim.lower, sim.upper = (torch.tensor(properties[k].copy(), device=sim.device) for k in ("lower", "upper"))
     rate = properties["stiffness"] / properties["damping"]
-    sim.approach = torch.tensor(1.0 - np.exp(-rate * sim.params.dt), dtype=torch.float32, device=sim.device)
+    sim.rate = torch.tensor(rate, dtype=torch.float32, device=sim.device)  # 1/s
     heavy = [a.asset.options.disable_gravity for a in sim.actors]
     sim.weighs = torch.tensor([0.0 if h else 1.0 for h in heavy], device=sim.device)[:, None]
     sim.jointed = [a for a in sim.actors if a.asset.dofs]
@@ -373,9 +373,12 @@ def simulate(sim):
     state[:, 7:10] += sim.weighs * torch.tensor([g.x, g.y, g.z], device=sim.device) * dt
     state[:, :3] += state[:, 7:10] * dt
     state[:, 3:7] = _multiply(_from_axis_angle(state[:, 10:] * dt), state[:, 3:7])
-    before = sim.dof[:, 0].clone()
-    position = torch.minimum(torch.maximum(before + sim.approach * (sim.target - before), sim.lower), sim.upper)
-    sim.dof[:, 0], sim.dof[:, 1] = position, (position - before) / dt
+    h = dt / sim.params.substeps
+    for _ in range(sim.params.substeps):  # massless, implicit: damping (x' - x) / h = stiffness (target - x')
+        before = sim.dof[:, 0].clone()
+        position = (before + h * sim.rate * sim.target) / (1.0 + h * sim.rate)
+        position = torch.minimum(torch.maximum(position, sim.lower), sim.upper)
+        sim.dof[:, 0], sim.dof[:, 1] = position, (position - before) / h
     _move_bodies(sim)
     for tensor in sim.acquired.values():
         tensor.fill_(float("nan"))  # until it is refreshed

@@ -133,11 +133,11 @@ def _check(name, signatures, args, kwargs):
         signatures = [_UNLISTED[name]]
     for parameters in signatures:
         names = [p.rstrip("?") for p in parameters]
-        required = [n for n, p in zip(names, parameters) if not p.endswith("?")]
+        required = [n for n, p in zip(names, parameters, strict=True) if not p.endswith("?")]
         given = names[: len(args)] + list(kwargs)
         named = all(k in names and not k.startswith("arg") for k in kwargs)
         if len(args) <= len(names) and named and len(set(given)) == len(given) and set(required) <= set(given):
-            return dict(zip(names, args), **kwargs)
+            return dict(zip(names, args, strict=False), **kwargs)
     raise Misuse(f"Gym.{name} takes {signatures}, got {len(args)} arguments and {sorted(kwargs)}")
 
 
