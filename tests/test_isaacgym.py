@@ -261,9 +261,10 @@ def test_the_vector_environment_resets_to_other_objects(double):
 
 @pytest.mark.parametrize("load, outcome", [(0.0, "NOT_RELEASED"), (8.0, "DROPPED")])
 def test_the_giver_lets_go_of_what_the_robot_carries(double, monkeypatch, load, outcome):
-    monkeypatch.setenv("DEXH2R_DOUBLE_CONTACT", json.dumps({"object_0_held/object": [0, 0, load]}))
     env = vector(num_envs=1, ending="hold")
     replay = one_object(0)[0]
+    number = next(k for obj, k in env.task._sim._objects.items() if obj.name == "hammer")
+    monkeypatch.setenv("DEXH2R_DOUBLE_CONTACT", json.dumps({f"object_{number}_held/object": [0, 0, load]}))
     observation, _ = env.reset(seed=0, options={"replay": replay})
     expert, state, start, over = policies.load("scripted", env=env), None, np.ones(1, bool), False
     while not over:

@@ -64,6 +64,8 @@ class HandoverTask:
         self._givers = GiverHands(num_worlds, dt)
         drawn = options.randomisation is not None and options.randomisation.physics
         self._factors = torch.ones(num_worlds, len(PHYSICS), dtype=torch.float64) if drawn else None
+        if options.backend == "isaacgym":  # to take in more objects it has to be started anew
+            self._learn(self.replay_ids)
         self._trial = torch.zeros(num_worlds, dtype=torch.long)
         self.running_ids = np.full(num_worlds, None, dtype=object)
         self.time = torch.zeros(num_worlds, dtype=torch.long)
@@ -114,10 +116,7 @@ class HandoverTask:
 
     def begin(self, worlds: Tensor, replay_ids: Sequence[str], keys: Tensor) -> None:
         """Frame 0 of these trials in these worlds (n,); keys (n,) long name the noise that their sensors will have."""
-        rec = self._recordings
-        known = len(rec.replays)
-        trial = rec.indices(replay_ids)
-        self._sim.prepare([(rec.object_of(i), rec.givers[i]) for i in range(known, len(rec.replays))])
+        rec, trial = self._recordings, self._learn(replay_ids)
         numbers = trial.tolist()
         objects, givers = [rec.object_of(i) for i in numbers], [rec.givers[i] for i in numbers]
         hand_pose, joints = split_hand_state(torch.stack([rec.replays[i].hand_start for i in numbers]))
@@ -145,6 +144,14 @@ class HandoverTask:
         started = torch.zeros_like(self.reached)
         started[worlds] = True
         self._look(started)
+
+    def _learn(self, replay_ids: Sequence[str]) -> Tensor:
+        """Numbers (n,) of trials, which the simulator has been told of as well."""
+        rec = self._recordings
+        known = len(rec.replays)
+        trial = rec.indices(replay_ids)
+        self._sim.prepare([(rec.object_of(i), rec.givers[i]) for i in range(known, len(rec.replays))])
+        return trial
 
     def advance(self, action: Tensor, on: Tensor, late: Tensor | None = None) -> Tensor:
         """One frame of the worlds that are on, (B,) bool: command, alignment, simulation, and what came of it.
