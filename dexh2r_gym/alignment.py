@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dexh2r_gym.hand import OPEN_HAND
+from dexh2r_gym.hand.kinematics import OPEN_HAND
 from dexh2r_gym.rotations import quat_angle, quat_rotate, quat_slerp
 
 ALIGNMENT_SPEED = 0.02  # v, metres a frame
