@@ -12,14 +12,11 @@ from dexh2r_gym.alignment import (
     ALIGNMENT_DEPTH,
     CLOSED_ANGLE,
     REACHED_DISTANCE,
-    STALL_FRAMES,
     SpeedLimits,
     alignment_candidates,
-    arrived,
-    behind_goal,
     nearest_goal,
+    retreat,
 )
-from dexh2r_gym.hand import OPEN_HAND
 from dexh2r_gym.metrics import hand_object_depth
 from dexh2r_gym.objects import ObjectBatch
 from dexh2r_gym.replay.validate import MAX_GOALS
@@ -111,10 +108,7 @@ class Aligner:
 
         A goal that is blocked even from behind it, or held off by contact once there, is given up for this episode.
         """
-        ready = arrived(*told, behind_goal(goal[0]), OPEN_HAND.expand_as(told[1]))
-        self._stalled[w] = (self._stalled[w] + 1) * arrived(*told, *goal)
-        give_up = (ready & blocked) | (self._stalled[w] > STALL_FRAMES)
+        retreating, stalled, give_up = retreat(told, goal, blocked, self._retreating[w], self._stalled[w])
         self._given_up[w[give_up], self.goal[w[give_up]]] = True
-        retreating = give_up | blocked | (self._retreating[w] & ~ready)
-        self._retreating[w] = retreating
+        self._retreating[w], self._stalled[w] = retreating, stalled
         return retreating

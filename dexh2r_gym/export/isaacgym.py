@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -64,7 +65,7 @@ def export_isaacgym(out: Path, *, replays: str | Path, split: str) -> Path:
     folder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
         write_scene(folder, objects, givers)
-        small = {name: (x.float() if x.dtype == torch.float64 else x).numpy() for name, x in arrays.items()}
+        small: dict[str, Any] = {k: (x.float() if x.dtype == torch.float64 else x).numpy() for k, x in arrays.items()}
         np.savez(folder / FILE, **small)
         folder.chmod(0o755)
         folder.rename(out)

@@ -2,9 +2,8 @@
 
 The same task as `dexh2r_gym.envs.HandoverVectorEnv` with `backend="isaacgym"`, `control_mode="delta"`,
 `obs_mode="state"` and `reward_mode="dense"`, from the same functions, with these differences: depth is looked up in the
-objects' distance grids, not mesh-exact; goal pose alignment gives up no goal; a world shows its own share of the
-trials, so that it needs few actors; numbers are float32; a world that has ended begins anew at once, and what is
-observed is its start.
+objects' distance grids, not mesh-exact; a world shows its own share of the trials, so that it needs few actors; numbers
+are float32; a world that has ended begins anew at once, and what is observed is its start.
 """
 
 from __future__ import annotations
@@ -31,6 +30,7 @@ from dexh2r_gym.alignment import (  # noqa: E402
     SpeedLimits,
     alignment_candidates,
     nearest_goal,
+    retreat,
 )
 from dexh2r_gym.envs import rewards  # noqa: E402
 from dexh2r_gym.envs.control import hand_target  # noqa: E402
@@ -101,7 +101,9 @@ class DexH2RHandover(VecTask):
         self._aligning, self._timed_out = zeros(b, dtype=torch.bool), zeros(b, dtype=torch.bool)
         self._success = zeros(b)
         self._d, self._depth = zeros(b), zeros(b)
-        self._goal = zeros(b, dtype=torch.long)
+        self._goal, self._stalled = zeros(b, dtype=torch.long), zeros(b, dtype=torch.long)
+        self._retreating = zeros(b, dtype=torch.bool)
+        self._given_up = zeros(b, t["goal_free"].shape[1], dtype=torch.bool)
         self._everywhere = torch.ones(b, dtype=torch.bool, device=self.device)
         self._seen: dict[str, torch.Tensor] = {}
         self.reset_idx(torch.arange(b, device=self.device))
@@ -142,6 +144,7 @@ class DexH2RHandover(VecTask):
         trial = torch.stack(chosen).to(self.device)
         self._trial[w] = trial
         self.progress_buf[w] = 0
+        self._retreating[w], self._stalled[w], self._given_up[w] = False, 0, False
         pose, joints = split_hand_state(t["hand_start"][trial])
         self._told[0][w], self._told[1][w] = pose, joints
         thing, bones = self._recorded(w)
@@ -247,7 +250,8 @@ class DexH2RHandover(VecTask):
         hand, thing = self._seen["hand_pose"][w], self._seen["object_pose"][w]
         t, trial = self._trials, self._trial[w]
         relative = pose_multiply(pose_inverse(thing), hand)
-        goal, d = nearest_goal(relative, t["goal_pose"][trial], t["goal_free"][self._row(w)])
+        free = t["goal_free"][self._row(w)] & ~self._given_up[w]
+        goal, d = nearest_goal(relative, t["goal_pose"][trial], free)
         depth = self._depth_of(hand, self._seen["hand_joints"][w], thing, w)
         if isinstance(w, slice):
             self._goal, self._d, self._depth = goal, d, depth
@@ -271,10 +275,17 @@ class DexH2RHandover(VecTask):
         goal_pose = pose_multiply(ahead, goal_pose)
         candidates = alignment_candidates(told, joints, goal_pose, goal_joints, self._limits, self.frame_dt)
         limit = self._depth[w].clamp(min=ALIGNMENT_DEPTH)
-        pose, closing = candidates[-1]
-        for candidate in candidates[-2::-1]:  # the best last, so that it is what stays
-            clear = (self._depth_of(candidate[0], candidate[1], ahead, w) <= limit)[:, None]
-            pose, closing = torch.where(clear, candidate[0], pose), torch.where(clear, candidate[1], closing)
+        back = candidates[-1]  # leads away from the object and needs no check
+        clear = [self._depth_of(palm, fingers, ahead, w) <= limit for palm, fingers in candidates[:-1]]
+        blocked = ~torch.stack(clear).any(dim=0)
+        states = self._retreating[w], self._stalled[w]
+        retreating, self._stalled[w], give_up = retreat((told, joints), (goal_pose, goal_joints), blocked, *states)
+        self._retreating[w] = retreating
+        self._given_up[w[give_up], self._goal[w[give_up]]] = True
+        pose, closing = back
+        for i in range(len(clear) - 1, -1, -1):  # the best last, so that it is what stays
+            free = (clear[i] & ~retreating)[:, None]
+            pose, closing = torch.where(free, candidates[i][0], pose), torch.where(free, candidates[i][1], closing)
         return pose, closing
 
     def _observe(self, w: Any = slice(None)) -> torch.Tensor:
