@@ -329,6 +329,7 @@ def test_a_simulator_that_is_closed_or_forgotten(double):
 
 @pytest.mark.parametrize("end", ["pass", "os.kill(os.getpid(), signal.SIGKILL)"])
 def test_nothing_survives_the_process(double, end):
+    before = leftovers()
     script = f"""
 import os, signal, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
@@ -344,7 +345,7 @@ print(keep[2], flush=True)
         [sys.executable, "-c", script], env=environment, stdout=subprocess.PIPE, text=True, timeout=120
     )
     pid = int(out.stdout)
-    assert gone(pid)
+    assert gone(pid) and leftovers() <= before
 
 
 # what is missing

@@ -192,7 +192,7 @@ class HandoverVectorEnv(VectorEnv[Any, Any, np.ndarray]):
     | time_warp | 0 to 1 | playing speed wanders smoothly between 1 / (1 + time_warp) and 1 + time_warp |
     | hesitation | s, 0 to 10 | expected time that the giver stands still on the way, once |
     | pose_offset | m, 0 to 0.1 | standard deviation of a fixed shift along each axis, and of a turn of 1 rad a metre |
-    | retraction | True, False | pushed with more than 5 N on the hand it draws back 8 cm, for a second (not in `kinematic`) |
+    | retraction | True, False | pushed with more than 5 N on the hand it draws back 8 cm for 1 s (not in `kinematic`) |
     | release | s, -1 to 2 | expected time by which it lets go late, or early (`ending="hold"`) |
 
     ## Reset

@@ -278,7 +278,7 @@ class WorkerProcess:
         )
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [python, "-u", str(_WORKER)],
+                [python, "-u", str(_WORKER), str(self.folder), str(self._memory_path)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,

@@ -20,6 +20,7 @@ import math
 import mmap
 import os
 import queue
+import shutil
 import sys
 import threading
 import traceback
@@ -616,7 +617,11 @@ def main() -> None:
     def listen() -> None:
         for line in sys.stdin:
             requests.put(line)
-        os._exit(0)  # the client is gone, whatever goes on here
+        folder, memory = sys.argv[1:]  # the client is gone, and cannot tidy up any more
+        shutil.rmtree(folder, ignore_errors=True)
+        if os.path.exists(memory):
+            os.remove(memory)
+        os._exit(0)  # whatever goes on here
 
     threading.Thread(target=listen, daemon=True).start()
     worker = Worker(reply)
