@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Tuple, Union  # noqa: UP035 - the IsaacGymEnvs task reads this file in Python 3.8
 
 import torch
 from torch import Tensor
 
-Numbers = tuple[float, ...] | tuple[tuple[float, ...], ...]
+Numbers = Union[Tuple[float, ...], Tuple[Tuple[float, ...], ...]]  # noqa: UP006, UP007
 
 
 def constant(numbers: Numbers | Tensor, like: Tensor) -> Tensor:

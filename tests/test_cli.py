@@ -34,6 +34,7 @@ LEAVES = {
     "grasps info": grasps.GraspInfo,
     "export minari": export.ExportMinari,
     "export lerobot": export.ExportLeRobot,
+    "export isaacgym": export.ExportIsaacGym,
     "train": policies_cli.Train,
     "checkpoints list": policies_cli.ListCheckpoints,
     "checkpoints verify": policies_cli.VerifyCheckpoints,

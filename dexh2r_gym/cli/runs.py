@@ -31,8 +31,8 @@ class Evaluate:
     split: Literal["train", "validation", "test", "all"] = "test"
     replays: str = "mini"
     """`mini`, or the path of a replay store."""
-    backend: Literal["mujoco", "mjwarp", "kinematic"] = "mujoco"
-    """mjwarp needs the extra `gpu`, and a GPU unless device is cpu."""
+    backend: Literal["mujoco", "mjwarp", "kinematic", "isaacgym"] = "mujoco"
+    """mjwarp needs the extra `gpu`, and a GPU unless device is cpu; isaacgym a user's Isaac Gym Preview 4."""
     device: str | None = None
     """Of torch: where the worlds are; by default where the backend is at home."""
     robot: Literal["floating", "ur10e"] = "floating"

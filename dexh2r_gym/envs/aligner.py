@@ -14,15 +14,11 @@ from dexh2r_gym.alignment import (
     ALIGNMENT_DEPTH,
     CLOSED_ANGLE,
     REACHED_DISTANCE,
-    STALL_FRAMES,
     SpeedLimits,
     alignment_candidates,
-    arrived,
-    behind_goal,
     nearest_goal,
+    retreat,
 )
-from dexh2r_gym.constants import constant
-from dexh2r_gym.hand import OPEN_HAND
 from dexh2r_gym.objects import ObjectBatch
 from dexh2r_gym.replay.validate import MAX_GOALS
 from dexh2r_gym.rotations import pose_integrate, pose_multiply
@@ -122,11 +118,9 @@ class Aligner:
 
         A goal that is blocked even from behind it, or held off by contact once there, is given up for this episode.
         """
-        ready = arrived(*told, behind_goal(goal[0]), constant(OPEN_HAND, told[1]).expand_as(told[1]))
-        stalled, number = (take(self._stalled, w) + 1) * arrived(*told, *goal), take(self.goal, w)
-        give_up = (ready & blocked) | (stalled > STALL_FRAMES)
+        number = take(self.goal, w)
+        retreating, stalled, give_up = retreat(told, goal, blocked, take(self._retreating, w), take(self._stalled, w))
         put_at_(self._given_up, w, number, give_up | self._given_up[numbers(w), number])
-        retreating = give_up | blocked | (take(self._retreating, w) & ~ready)
         put_(self._stalled, w, stalled)
         put_(self._retreating, w, retreating)
         return retreating

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
-from gymnasium import spaces
 from torch import Tensor
 
 from dexh2r_gym.alignment import SpeedLimits, advance, reachable_fraction
 from dexh2r_gym.constants import constant
-from dexh2r_gym.hand import JOINT_LOWER, JOINT_UPPER, clamp_joints
+from dexh2r_gym.hand.kinematics import JOINT_LOWER, JOINT_UPPER, clamp_joints
 from dexh2r_gym.rotations import quat_from_axis_angle, quat_multiply
 from dexh2r_gym.types import HAND_STATE_SIZE, split_hand_state
+
+if TYPE_CHECKING:
+    from gymnasium import spaces
 
 WORKSPACE_LOWER = (-1.5, -1.0, 0.2)  # palm position, metres, world frame; the robot stands at -x
 WORKSPACE_UPPER = (0.6, 1.0, 1.8)
@@ -20,6 +24,8 @@ CONTROL_MODES = ("absolute", "delta")
 
 def action_space(control_mode: str) -> spaces.Box:
     """Box (28,): a hand state (absolute) or the change of one frame in parts of the greatest allowed (delta)."""
+    from gymnasium import spaces  # here: the IsaacGymEnvs task reads this file where there is none
+
     if control_mode == "delta":
         return spaces.Box(-1.0, 1.0, (HAND_STATE_SIZE,), np.float32)
     low = np.concatenate((WORKSPACE_LOWER, np.full(3, -np.pi), JOINT_LOWER.numpy()))

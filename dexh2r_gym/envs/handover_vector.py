@@ -148,7 +148,7 @@ class HandoverVectorEnv(VectorEnv[Any, Any, np.ndarray]):
     | argument | values | default |
     |---|---|---|
     | mode | easy (U = 10 cm), hard (U = 5 cm) | hard |
-    | backend | mujoco, mjwarp (thousands of worlds on a GPU, extra `gpu`), kinematic | mujoco |
+    | backend | mujoco, mjwarp (a GPU, extra `gpu`), kinematic, isaacgym (a user's Isaac Gym Preview 4) | mujoco |
     | robot | floating (a hand without an arm), ur10e (with contacts, on the CPU) | floating |
     | obs_mode | state, state_dict, point_cloud, rgbd, or several joined by + | state |
     | num_points | points of a cloud, 1 to 4096 | 1024 |
@@ -298,8 +298,8 @@ class HandoverVectorEnv(VectorEnv[Any, Any, np.ndarray]):
         return record
 
     def close_extras(self, **kwargs: Any) -> None:
-        """Free the renderers."""
-        self.task.observer.close()
+        """Free the renderers, and what the simulator holds outside of this process."""
+        self.task.close()
         if self._renderer is not None:
             self._renderer.close()
             self._renderer = None

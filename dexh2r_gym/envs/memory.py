@@ -14,7 +14,8 @@ from dexh2r_gym.envs.options import HandoverOptions
 
 # Bytes, rounded up from what `dexh2r bench --sensing` measures.
 _BASE = 600e6  # libraries, replays, models of objects
-_WORLD = {"mujoco": 0.6e6, "mjwarp": 0.6e6, "kinematic": 0.3e6}  # a world
+# a world; Isaac Gym has a process of its own
+_WORLD = {"mujoco": 0.6e6, "mjwarp": 0.6e6, "kinematic": 0.3e6, "isaacgym": 0.3e6}
 _TABLES = 100e6  # what each object's surface shows from where
 _POINT = {"random": 500, "farthest": 9000}  # a point of a cloud while it is looked at
 _OPENGL = 600e6  # meshes and pictures of a few dozen objects

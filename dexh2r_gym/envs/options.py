@@ -103,6 +103,11 @@ class HandoverOptions:
         if self.randomisation is not None and self.randomisation.physics:
             drawn = [name for name in PHYSICS if getattr(self.randomisation, name) > 0]
             self._needs_physics(f"randomisation of {', '.join(drawn)}")
+            if self.backend == "isaacgym":
+                raise ValueError(
+                    f"backend 'isaacgym' cannot do randomisation of {', '.join(drawn)}: Isaac Gym's tensors do not "
+                    "reach them; mujoco can"
+                )
         if self.ending == "hold" and self.backend not in PHYSICAL:
             raise ValueError(
                 f"backend {self.backend!r} has no physics in which an object could be held; ending='hold' needs one of "

@@ -73,6 +73,8 @@ class HandoverTask:
         zero = torch.zeros(num_worlds, dtype=torch.float64, device=self.device)
         drawn = options.randomisation is not None and options.randomisation.physics
         self._factors = zero.new_ones(num_worlds, len(PHYSICS)) if drawn else None
+        if options.backend == "isaacgym":  # to take in more objects it has to be started anew
+            self.load(self.replay_ids)
         self._trial, self.time, self.status = zero.long(), zero.long(), zero.long() + EpisodeStatus.RUNNING
         self.running_ids = np.full(num_worlds, None, dtype=object)
         self.reached = zero.bool()
@@ -304,6 +306,11 @@ class HandoverTask:
         hands = hands_in_object(w, self.scene.to("cpu"), (told[0].cpu(), told[1].cpu()), depth, bones)
         givers = [rec.givers[i] for i in trial.tolist()]
         return self._own_grasps.hold(w, hands, index, rec.objects.to("cpu"), givers).to(self.device)
+
+    def close(self) -> None:
+        """Free what sensors and simulator hold outside of Python."""
+        self.observer.close()
+        self._sim.close()
 
     # what goes out
 

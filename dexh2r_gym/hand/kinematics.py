@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import cos, radians, sin, sqrt
+from typing import Tuple  # noqa: UP035 - the IsaacGymEnvs task reads this file in Python 3.8
 
 import torch
 
 from dexh2r_gym.constants import constant
 
-Vec3 = tuple[float, float, float]
-Quat = tuple[float, float, float, float]
+Vec3 = Tuple[float, float, float]  # noqa: UP006
+Quat = Tuple[float, float, float, float]  # noqa: UP006
 
 PALM = "rh_palm"
 WRIST = "rh_wrist"

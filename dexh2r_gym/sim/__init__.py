@@ -1,7 +1,7 @@
 """Simulators: small classes that move the scene; nothing about tasks, rewards or policies.
 
 `kinematic` is the paper's own evaluation (the hand goes where it is told), `mujoco` steps many worlds on a thread pool,
-`mjwarp` steps thousands on a GPU.
+`mjwarp` steps thousands on a GPU, `isaacgym` has a user's Isaac Gym Preview 4 step them.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from dexh2r_gym.objects import ObjectModel
 from dexh2r_gym.types import SceneState
 
 Pair = tuple[ObjectModel, GiverHand]
-BACKENDS = ("mujoco", "mjwarp", "kinematic")
-PHYSICAL = ("mujoco", "mjwarp")  # those in which an object that is let go falls
-DEVICES = {"mujoco": "cpu", "mjwarp": "cuda", "kinematic": "cpu"}  # where each runs unless told otherwise
+BACKENDS = ("mujoco", "mjwarp", "kinematic", "isaacgym")
+PHYSICAL = ("mujoco", "mjwarp", "isaacgym")  # those in which an object that is let go falls
+DEVICES = {"mujoco": "cpu", "mjwarp": "cuda", "kinematic": "cpu", "isaacgym": "cpu"}  # where, unless told otherwise
 ANY_DEVICE = ("mjwarp", "kinematic")  # those that run on others too
 
 
@@ -71,6 +71,9 @@ class Simulator(Protocol):
         held (B,) bool: whether the giver still holds the object.
         """
 
+    def close(self) -> None:
+        """Free what the simulator holds outside of this process. It is not used any more."""
+
 
 def make_simulator(
     backend: str,
@@ -99,4 +102,8 @@ def make_simulator(
         from dexh2r_gym.sim.kinematic import KinematicSimulator
 
         return KinematicSimulator(num_worlds, dt, device)
+    if backend == "isaacgym":
+        from dexh2r_gym.sim.isaacgym import IsaacGymSimulator
+
+        return IsaacGymSimulator(num_worlds, dt, num_threads)
     raise ValueError(f"unknown backend {backend!r}; choose one of {', '.join(BACKENDS)}")

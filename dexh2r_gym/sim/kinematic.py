@@ -71,3 +71,6 @@ class KinematicSimulator:
         s.hand_pose = torch.where(on, hand_pose, s.hand_pose)
         s.hand_joints = torch.where(on, joints, s.hand_joints)
         s.object_pose = torch.where(on, object_pose, s.object_pose)
+
+    def close(self) -> None:
+        """Nothing to free."""

@@ -215,6 +215,9 @@ class MjwarpSimulator:
         put_(self._last_joints, on, joints)
         self._read_state()
 
+    def close(self) -> None:
+        """See `dexh2r_gym.sim.Simulator`. Nothing is held outside of this process."""
+
     def _run(self) -> None:
         """One frame of all worlds: kernel by kernel at first, then on a GPU as a graph, in torch's queue."""
         if self._device.type == "cpu":

@@ -97,6 +97,9 @@ class MujocoSimulator:
             firm_friction(model)
         self._batch.set_models(self._models)
 
+    def close(self) -> None:
+        """Nothing to free: it goes with this object."""
+
     def step(
         self,
         hand_pose: Tensor,
