@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dexh2r_gym.hand import OPEN_HAND
+from dexh2r_gym.constants import constant
+from dexh2r_gym.hand.kinematics import OPEN_HAND
 from dexh2r_gym.rotations import quat_angle, quat_rotate, quat_slerp
 
 ALIGNMENT_SPEED = 0.02  # v, metres a frame
@@ -118,7 +119,7 @@ def alignment_candidates(
     Returns:
         three pairs of palm pose (B, 7) and joints (B, 22).
     """
-    behind, opened = behind_goal(goal_pose), OPEN_HAND.to(joints).expand_as(joints)
+    behind, opened = behind_goal(goal_pose), constant(OPEN_HAND, joints).expand_as(joints)
     return [
         advance(a, b, c, e, alignment_fraction(a, b, c, e, limits, dt))
         for a, b, c, e in (
@@ -131,7 +132,7 @@ def alignment_candidates(
 
 def behind_goal(goal_pose: Tensor, times: float = 1.0) -> Tensor:
     """The pose (..., 7) a number of `RETREAT`s behind a goal (..., 7)."""
-    shift = goal_pose.new_tensor([times * x for x in RETREAT])
+    shift = times * constant(RETREAT, goal_pose)
     return torch.cat((goal_pose[..., :3] + quat_rotate(goal_pose[..., 3:], shift), goal_pose[..., 3:]), dim=-1)
 
 
@@ -139,3 +140,23 @@ def arrived(hand_pose: Tensor, joints: Tensor, goal_pose: Tensor, goal_joints: T
     """Whether the palm is within 1 cm and every joint within 0.2 rad of a goal, (B,) bool."""
     near = (goal_pose[:, :3] - hand_pose[:, :3]).norm(dim=-1) < REACHED_DISTANCE
     return near & ((goal_joints - joints).abs().amax(dim=-1) < CLOSED_ANGLE)
+
+
+def retreat(
+    told: tuple[Tensor, Tensor], goal: tuple[Tensor, Tensor], blocked: Tensor, retreating: Tensor, stalled: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Which hands go back behind their goals: those that are blocked, until they are there.
+
+    A goal that is blocked even from behind it, or held off by contact once there, is to be given up.
+
+    Args:
+        told, goal: palms (B, 7), in one frame, and joints (B, 22). blocked: (B,) bool, no step towards the goal is
+            clear. retreating, stalled: what this returned last.
+
+    Returns:
+        retreating (B,) bool, stalled (B,) frames that the hand has stood at its goal, give_up (B,) bool.
+    """
+    ready = arrived(*told, behind_goal(goal[0]), constant(OPEN_HAND, told[1]).expand_as(told[1]))
+    stalled = (stalled + 1) * arrived(*told, *goal)
+    give_up = (ready & blocked) | (stalled > STALL_FRAMES)
+    return give_up | blocked | (retreating & ~ready), stalled, give_up

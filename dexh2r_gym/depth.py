@@ -9,6 +9,7 @@ import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
 
+from dexh2r_gym.constants import constant
 from dexh2r_gym.hand import LINK_CENTER, LINK_RADIUS, SURFACE_LINK, forward_kinematics, surface_points_local
 from dexh2r_gym.rotations import pose_apply, pose_inverse, pose_multiply, quat_to_matrix
 from dexh2r_gym.types import split_hand_state
@@ -152,7 +153,7 @@ def hand_object_depth(
     depth = object_pose.new_zeros(len(object_pose))
     palm = split_hand_state(hand_state)[0] if link_poses is None else link_poses[:, 0]
     palm_in_object = pose_multiply(pose_inverse(object_pose), palm)
-    middle = pose_apply(palm_in_object, palm.new_tensor(HAND_CENTER).expand(len(palm), 3))
+    middle = pose_apply(palm_in_object, constant(HAND_CENTER, palm).expand(len(palm), 3))
     clearance = objects.signed_distance_fast(object_index, middle) - objects.grid_error(object_index)
     near = (clearance < HAND_REACH).nonzero().squeeze(1)  # (n,) hands that may touch
     if len(near) == 0:
@@ -160,7 +161,7 @@ def hand_object_depth(
     links = forward_kinematics(*split_hand_state(hand_state[near])) if link_poses is None else link_poses[near]
     links = pose_multiply(pose_inverse(object_pose[near])[:, None], links)  # (n, 18, 7) object frame
 
-    center, radius = LINK_CENTER.to(links), LINK_RADIUS.to(links)
+    center, radius = constant(LINK_CENTER, links), constant(LINK_RADIUS, links)
     index = object_index[near, None].expand(links.shape[:2])
     clearance = objects.signed_distance_fast(index.flatten(), pose_apply(links, center[None]).flatten(0, 1))
     clearance = (clearance - objects.grid_error(index.flatten())).view(index.shape)
@@ -168,7 +169,7 @@ def hand_object_depth(
     if len(row) == 0:
         return depth
     in_object, row = links[row, link], near[row]
-    local = _local_points()[:, link]  # (3, K, 128) float32, as is all that screens; components first is fast
+    local = local_points(links.device)[:, link]  # (3, K, 128) float32, as is all that screens; components first is fast
     turn, shift = quat_to_matrix(in_object[:, 3:]).float()[..., None], in_object[:, :3].float()[..., None]
     points = torch.stack(
         [turn[:, i, 0] * local[0] + turn[:, i, 1] * local[1] + turn[:, i, 2] * local[2] + shift[:, i] for i in range(3)]
@@ -203,6 +204,7 @@ def link_depths(hand_state: Tensor, object_pose: Tensor, obj: ObjectModel, frame
 
 
 @cache
-def _local_points() -> Tensor:
+def local_points(device: torch.device) -> Tensor:
     """Surface points of each link, components first, (3, 18, 128) float32, link frame."""
-    return surface_points_local()[0].unflatten(0, (len(LINK_RADIUS), -1)).movedim(-1, 0).contiguous()
+    points = surface_points_local()[0].unflatten(0, (len(LINK_RADIUS), -1)).movedim(-1, 0)
+    return points.contiguous().to(device)

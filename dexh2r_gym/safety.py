@@ -40,7 +40,7 @@ def safety_metrics(peak: Tensor, impulse: Tensor, speed: Tensor, length: Tensor,
         (B,) bool: no part was ever pressed with more than `QUASI_STATIC_LIMIT`, however short.
     """
     frames = peak.shape[1]
-    counted = torch.arange(frames) < length[:, None]
+    counted = torch.arange(frames, device=peak.device) < length[:, None]
     touched = (peak > 0) & counted[..., None]
     run, longest = torch.zeros_like(peak[:, 0]), torch.zeros_like(peak[:, 0])
     for t in range(frames):

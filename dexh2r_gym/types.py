@@ -9,7 +9,7 @@ Hand state, 28 numbers: palm position (3), palm rotation as axis-angle (3), the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from enum import IntEnum
 
 import torch
@@ -50,6 +50,11 @@ class SceneState:
     load: Tensor  # (B, 3) N, mean contact force of the robot on the object in the frame
     diverged: Tensor  # (B,) bool
     arm_joints: Tensor | None = None  # (B, 6) rad, where an arm carries the hand
+
+    def to(self, device: torch.device | str) -> SceneState:
+        """The same on another device."""
+        present = ((f.name, getattr(self, f.name)) for f in fields(self))
+        return replace(self, **{name: value.to(device) for name, value in present if value is not None})
 
 
 def split_hand_state(state: Tensor) -> tuple[Tensor, Tensor]:

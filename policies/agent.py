@@ -89,10 +89,11 @@ def env_options(name: str) -> dict[str, Any]:
     return dict(getattr(find_agent(name), "env_options", {}))
 
 
-def check_takes_hand_states(env: HandoverVectorEnv, name: str) -> None:
-    """Raise ValueError where an environment's actions are not absolute hand states."""
-    if env.options.control_mode != "absolute":
-        raise ValueError(f"{name} commands hand states; make the environment with control_mode='absolute'")
+def check_takes(env: HandoverVectorEnv, name: str, control_mode: str = "absolute") -> None:
+    """Raise ValueError where an environment's actions are not what the agent of that name answers."""
+    if env.options.control_mode != control_mode:
+        commands = {"absolute": "hand states", "delta": "changes of the hand"}[control_mode]
+        raise ValueError(f"{name} commands {commands}; make the environment with control_mode={control_mode!r}")
 
 
 def fresh_worlds(num_worlds: int, state: Any, episode_start: np.ndarray | None) -> np.ndarray:

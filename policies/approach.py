@@ -28,11 +28,12 @@ class ApproachModel(nn.Module):
     Attributes:
         config: a frozen dataclass of plain values from which the same network can be made; `observed` frames are looked
             at, `executed` frames of a plan are carried out, `rotation` and `frame` are of `policies.hand_vectors`.
-        needs: keys of an observation that it looks at.
+        needs: keys of an observation that it looks at. answers: what its actions are.
     """
 
     config: Any
     needs: ClassVar[tuple[str, ...]]
+    answers: ClassVar[str] = f"hand state, {HAND_STATE_SIZE} numbers, absolute"
 
     future_numbers: Normalizer  # of `future`
 

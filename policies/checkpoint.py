@@ -18,7 +18,6 @@ import torch
 from torch import nn
 
 from dexh2r_gym.extras import import_extra
-from dexh2r_gym.types import HAND_STATE_SIZE
 
 FOLDER = Path(__file__).parent / "checkpoints"
 FORMAT = 1
@@ -33,6 +32,7 @@ def _policies() -> dict[str, tuple[type, type[nn.Module]]]:
     from policies.grasp_cvae import CVAEConfig, GraspCVAE
     from policies.grasp_diffusion import DiffusionConfig, GraspDiffusion
     from policies.motionnet import MotionNet, MotionNetConfig
+    from policies.reacher import Reacher, ReacherConfig
 
     return {
         "grasp-cvae": (CVAEConfig, GraspCVAE),
@@ -41,6 +41,7 @@ def _policies() -> dict[str, tuple[type, type[nn.Module]]]:
         "dp": (DPConfig, DP),
         "dp3": (DP3Config, DP3),
         "flow": (FlowConfig, Flow),
+        "reacher": (ReacherConfig, Reacher),
     }
 
 
@@ -117,7 +118,7 @@ def layout_of(model: Any) -> dict[str, Any]:
     """What a model observes and answers, as this version reads it."""
     if not hasattr(model, "needs"):
         return {}
-    return {"observation": list(model.needs), "action": f"hand state, {HAND_STATE_SIZE} numbers, absolute"}
+    return {"observation": list(model.needs), "action": model.answers}
 
 
 def load_checkpoint(path: Path, policy: str | None = None) -> Any:

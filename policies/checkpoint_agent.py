@@ -1,4 +1,4 @@
-"""Agents of trained approach policies: how to make one from a checkpoint, and the environment that it needs."""
+"""Agents of trained policies: how to make one from a checkpoint, and the environment that it needs."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from dexh2r_gym.envs import HandoverVectorEnv
-from policies.agent import Agent, check_takes_hand_states
+from policies.agent import Agent, check_takes
 from policies.approach import ApproachAgent, ApproachModel, least_rows
 from policies.checkpoint import load_checkpoint, make_model, read_card
 from policies.plans_ahead import plans_ahead
+from policies.reacher import Reacher
 
 
 @dataclass(frozen=True)
@@ -19,33 +20,37 @@ class CheckpointAgent:
     """A maker of agents, see `dexh2r_gym.agents`; nothing is read before it is asked.
 
     Raises, when asked: FileNotFoundError, ValueError as `policies.checkpoint.load_checkpoint`; also for a checkpoint
-    that is no approach policy.
+    that takes no actions.
     """
 
     path: Path
 
     def __call__(self, env: HandoverVectorEnv | None = None, seed: int = 0) -> Agent:
-        """The agent. An environment, if given, must take absolute hand states; if late, the agent plans ahead."""
+        """The agent. An environment, if given, must take its actions; where they are late, an approach policy plans
+        ahead."""
         if env is not None:
-            check_takes_hand_states(env, self.path.stem)
+            check_takes(env, self.path.stem, self.env_options.get("control_mode", "absolute"))
+        if read_card(self.path)["policy"] == "reacher":
+            return load_checkpoint(self.path)
         return plans_ahead(self.agent(seed, least_rows(env)), env)
 
     def agent(self, seed: int = 0, least: int = 1) -> ApproachAgent:
-        """The agent for whatever environment; `least` as for `ApproachAgent`."""
-        return ApproachAgent(self._checked(load_checkpoint(self.path)), seed, name=self.path.stem, least=least)
+        """The agent of an approach policy for whatever environment; `least` as for `ApproachAgent`."""
+        model = load_checkpoint(self.path)
+        if not isinstance(model, ApproachModel):
+            raise ValueError(f"{self.path} is no approach policy but a {type(model).__name__}, which plans nothing")
+        return ApproachAgent(model, seed, name=self.path.stem, least=least)
 
     @cached_property
     def env_options(self) -> dict[str, Any]:
         """Arguments of an environment that shows what the policy looks at."""
         about = read_card(self.path)
-        return self._checked(make_model(about["policy"], about["config"])).env_options()
+        model = make_model(about["policy"], about["config"])
+        if not isinstance(model, ApproachModel | Reacher):
+            raise ValueError(f"{self.path} is no approach policy but a {type(model).__name__}, which takes no actions")
+        return model.env_options()
 
     @property
     def identity(self) -> str:
         """Of its weights."""
         return read_card(self.path)["sha256"]
-
-    def _checked(self, model: Any) -> ApproachModel:
-        if not isinstance(model, ApproachModel):
-            raise ValueError(f"{self.path} is no approach policy but a {type(model).__name__}, which takes no actions")
-        return model

@@ -7,7 +7,7 @@ from typing import Any
 
 from dexh2r_gym.envs import HandoverVectorEnv
 from dexh2r_gym.grasps.generators import load_generator
-from policies.agent import Agent, check_takes_hand_states
+from policies.agent import Agent, check_takes
 from policies.approach import least_rows
 from policies.checkpoint_agent import CheckpointAgent
 from policies.dynamic_grasp import DynamicGrasp
@@ -28,7 +28,7 @@ class PipelineAgent:
     def _agent(self, env: HandoverVectorEnv | None, seed: int) -> DynamicGrasp:
         settings: dict[str, Any] = {}
         if env is not None:
-            check_takes_hand_states(env, f"dynamic-grasp-{self.approach.path.stem}")
+            check_takes(env, f"dynamic-grasp-{self.approach.path.stem}")
             settings = {"mode": env.options.mode, "limits": env.options.speed_limits, "fps": env.task.fps}
         return DynamicGrasp(
             load_generator(self.generator), self.approach.agent(seed, least_rows(env)), seed=seed, **settings

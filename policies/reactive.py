@@ -15,7 +15,7 @@ from torch import Tensor
 from dexh2r_gym.envs import HandoverVectorEnv
 from dexh2r_gym.rotations import pose_integrate, pose_multiply
 from dexh2r_gym.types import join_hand_state
-from policies.agent import check_takes_hand_states, fresh_worlds
+from policies.agent import check_takes, fresh_worlds
 from policies.goal_choice import choose_goal
 from policies.servo import servo_step
 
@@ -26,7 +26,7 @@ class ReactiveExpert:
     """See the module. Works with every `obs_mode`, since it does not look at observations."""
 
     def __init__(self, env: HandoverVectorEnv):
-        check_takes_hand_states(env, "the reactive expert")
+        check_takes(env, "the reactive expert")
         self._task = env.task
         self._dt = 1.0 / env.task.fps
 

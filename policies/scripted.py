@@ -23,7 +23,7 @@ from dexh2r_gym.hand import OPEN_HAND, forward_kinematics
 from dexh2r_gym.replay.motion import minimum_jerk
 from dexh2r_gym.rotations import pose_integrate, pose_multiply, quat_angle
 from dexh2r_gym.types import join_hand_state
-from policies.agent import check_takes_hand_states, fresh_worlds
+from policies.agent import check_takes, fresh_worlds
 from policies.goal_choice import choose_goal
 from policies.manner import Manner, direct_manner, varied_manner
 from policies.reach import behind, least_distance
@@ -71,7 +71,7 @@ class ScriptedExpert:
     """See the module. Works with every `obs_mode`, since it does not look at observations."""
 
     def __init__(self, env: HandoverVectorEnv):
-        check_takes_hand_states(env, "the scripted expert")
+        check_takes(env, "the scripted expert")
         self._task = env.task
         self._dt = 1.0 / env.task.fps
         self._variety: int | None = None

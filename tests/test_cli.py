@@ -34,6 +34,7 @@ LEAVES = {
     "grasps info": grasps.GraspInfo,
     "export minari": export.ExportMinari,
     "export lerobot": export.ExportLeRobot,
+    "export isaacgym": export.ExportIsaacGym,
     "train": policies_cli.Train,
     "checkpoints list": policies_cli.ListCheckpoints,
     "checkpoints verify": policies_cli.VerifyCheckpoints,
@@ -97,14 +98,14 @@ def test_a_mistake_is_one_line_that_lists_what_is_valid(line, words, dexh2r, tmp
 @pytest.mark.parametrize(
     ("line", "choices"),
     [
-        ("evaluate --backend bullet", "'mujoco', 'kinematic'"),
+        ("evaluate --backend bullet", "'mujoco', 'mjwarp', 'kinematic'"),
         ("evaluate --mode medium", "'easy', 'hard'"),
         ("evaluate --split val", "'train', 'validation', 'test', 'all'"),
         ("replays import dexicb a b", "dexh2r, dexh2r-zarr, dexycb, khanna"),
         (
             "evalute",
-            "evaluate, score, view, audit, table3, table4, robustness, latency, arm-gap, bench, replays, grasps, "
-            "export, train, checkpoints",
+            "evaluate, score, view, audit, table3, table4, robustness, latency, arm-gap, bench, parity, sweep, "
+            "replays, grasps, export, train, checkpoints",
         ),
     ],
 )

@@ -218,7 +218,7 @@ def test_a_diverged_world_ends_alone():
     ("options", "message"),
     [
         ({"mode": "medium"}, "unknown mode 'medium'; choose one of easy, hard"),
-        ({"backend": "isaac"}, "choose one of mujoco, kinematic"),
+        ({"backend": "isaac"}, "choose one of mujoco, mjwarp, kinematic"),
         ({"split": "dev"}, "train, validation, test, all"),
         ({"obs_mode": "rgb"}, "state, state_dict"),
         ({"replays": "maxi"}, "mini"),

@@ -169,7 +169,7 @@ def test_report_equals_what_the_environment_says_at_the_end_of_an_episode(finish
     "changes, message",
     [
         ({"split": "tests"}, "tests.*train, validation, test"),
-        ({"backend": "bullet"}, "bullet.*mujoco, kinematic"),
+        ({"backend": "bullet"}, "bullet.*mujoco, mjwarp, kinematic"),
         ({"mode": "medium"}, "medium.*easy, hard"),
         ({"split": "train"}, "no replays"),
         ({"num_envs": 0}, "num_envs"),

@@ -4,15 +4,16 @@ import json
 import os
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import imageio.v2 as imageio
 import pytest
-from stable_baselines3 import PPO
 
 from dexh2r_gym.agents import find_agent
 from dexh2r_gym.evaluate import evaluate
 from dexh2r_gym.replay import ReplayStore, write_store
+from policies.learning_curve import read_curve
 from tests.trials import object_of, trial_of
 
 ROOT = Path(__file__).parents[1]
@@ -121,19 +122,47 @@ def test_demonstrations_become_datasets_and_are_played_again(store, tmp_path):
     assert "FileExistsError" in example(line, tmp_path, code=1)
 
 
-def test_ppo_is_trained_saved_loaded_and_evaluated(store, tmp_path, monkeypatch):
-    line = f"train_sb3.py --steps 4096 --num-envs 8 --replays {store}"
-    printed = example(line, tmp_path)
-    assert "ep_rew_mean" in printed and "success_rate" in printed and "total_timesteps" in printed
+def test_ppo_is_trained_goes_on_and_is_an_agent(store, tmp_path, monkeypatch):
+    line = f"train_sb3.py --num-envs 8 --every 1024 --replays {store} --backend kinematic --tensorboard"
+    printed = example(f"{line} --steps 2048", tmp_path)
     out = tmp_path / "runs/train_sb3"
-    scores = scores_of(out / "evaluation")
-    assert f"'succ': {round(scores['succ'], 3)}" in printed
-    evaluated = json.loads((out / "evaluation/config.json").read_text())["evaluation"]
-    assert evaluated["agent"] == "PPO" and evaluated["control_mode"] == "delta"
-    assert PPO.load(out / "model.zip", device="cpu").num_timesteps == 4096
+    assert_trained(out, printed, steps=[1024, 2048], evaluation=out / "evaluation_2048")
+    assert list((out / "tensorboard").rglob("events.*"))
+    weights = (out / "policy.safetensors").read_bytes()
+    printed = example(f"{line} --steps 3072", tmp_path)
+    scores = assert_trained(out, printed, steps=[1024, 2048, 3072], evaluation=out / "evaluation_3072")
+    assert (out / "policy.safetensors").read_bytes() != weights
+    assert json.loads((out / "policy.json").read_text())["card"]["steps"] == 3072
     monkeypatch.chdir(tmp_path)
-    same_again("examples.train_sb3:make_agent", store, scores)
-    assert "FileExistsError" in example(line, tmp_path, code=1)
+    same_again("runs/train_sb3/policy.safetensors", store, scores)
+    assert "give another --out" in example(f"{line} --mode hard", tmp_path, code=1)
+
+
+def test_rsl_rl_trains_the_same_policy(store, tmp_path, monkeypatch):
+    line = f"train_rsl_rl.py --num-envs 8 --every 2 --replays {store} --backend kinematic --measured-on kinematic"
+    printed = example(f"{line} --device cpu --iterations 3", tmp_path)
+    out = tmp_path / "runs/train_rsl_rl"
+    assert_trained(out, printed, steps=[256, 768], evaluation=out / "evaluation_3")
+    assert "ETA" in printed and "episode/succ" in printed and not list(out.rglob("*.pt"))
+    printed = example(f"{line} --device cpu --iterations 5", tmp_path)
+    scores = assert_trained(out, printed, steps=[256, 768, 1280], evaluation=out / "evaluation_5")
+    monkeypatch.chdir(tmp_path)
+    same_again("runs/train_rsl_rl/policy.safetensors", store, scores)
+    assert "give another --out" in example(f"{line} --device cpu --mode hard", tmp_path, code=1)
+
+
+def assert_trained(out, printed, *, steps, evaluation):
+    """The learning curve and the scores of a training; the scores."""
+    rows = read_curve(out / "curve.csv")
+    assert [row["steps"] for row in rows] == steps
+    assert all(0 <= row["succ_low"] <= row["succ"] <= row["succ_high"] <= 100 for row in rows)
+    assert all(a["seconds"] < b["seconds"] for a, b in pairwise(rows))
+    assert imageio.imread(out / "curve.png").shape[1] > 1000
+    evaluated = json.loads((evaluation / "config.json").read_text())["evaluation"]
+    assert evaluated["control_mode"] == "delta" and evaluated["split"] == "test"
+    scores = scores_of(evaluation)
+    assert f"'succ': {round(scores['succ'], 3)}" in printed and f"of {TRIALS['test']} test trials" in printed
+    return scores
 
 
 def test_a_torch_module_learns_from_demonstrations(store, tmp_path, monkeypatch):

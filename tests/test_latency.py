@@ -185,7 +185,7 @@ def test_drawing_is_not_thinking(monkeypatch):
     env.render()
     clock.now += 0.01
     env.step(np.zeros((1, 28)))
-    assert env._thinking.mean_ms[0] == pytest.approx(10.0)
+    assert env._episodes.thinking.mean_ms[0] == pytest.approx(10.0)
 
 
 def test_real_time_says_how_long_the_policy_took():

@@ -22,7 +22,7 @@ from dexh2r_gym.objects import load_object
 from dexh2r_gym.replay import ReplayStore, write_store
 from dexh2r_gym.rotations import pose_apply, pose_inverse, quat_from_axis_angle
 from dexh2r_gym.scene import scene_model
-from dexh2r_gym.sim.mujoco import MujocoSimulator
+from dexh2r_gym.sim import make_simulator
 from tests.mano_files import NUM_FACES, WRIST, mano_data, write_mano_file
 from tests.test_giver import capsule_distance, compiled, place
 from tests.trials import object_of, trial_of
@@ -406,7 +406,8 @@ def test_a_hand_of_hulls_is_not_dressed_on_a_model(mano):
         set_giver_geoms(compiled(None), GiverHand(model="mano"))
 
 
-def test_worlds_of_other_objects_and_hands_step_side_by_side_and_report_force(mano):
+@pytest.mark.parametrize("backend", ["mujoco", "mjwarp"])
+def test_worlds_of_other_objects_and_hands_step_side_by_side_and_report_force(mano, backend):
     """The robot's hand comes from -x at the back of a hand whose fingers point up; the object is out of the way."""
     objects = [load_object(name) for name in ("mallet", "hammer") for _ in SIDES]
     hands = [GiverHand(s, [0.5 * i, -0.5 * i] * 5, "mano") for i, s in enumerate(SIDES * 2)]
@@ -421,7 +422,9 @@ def test_worlds_of_other_objects_and_hands_step_side_by_side_and_report_force(ma
     def palm(away: float) -> torch.Tensor:
         return torch.cat((middle + torch.tensor([0.0, away, 0.0]), still.expand(4, 4)), dim=-1)
 
-    simulator, everywhere = MujocoSimulator(4, 1 / 30, num_threads=1), torch.ones(4, dtype=torch.bool)
+    if backend == "mjwarp":
+        pytest.importorskip("mujoco_warp")
+    simulator, everywhere = make_simulator(backend, 4, 1 / 30, num_threads=1), torch.ones(4, dtype=torch.bool)
     simulator.prepare(list(zip(objects, hands, strict=True)))
     simulator.reset(torch.arange(4), torch.arange(4), palm(0.5), joints, thing, bones)
     forces = []

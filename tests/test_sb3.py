@@ -7,6 +7,7 @@ from stable_baselines3 import PPO, SAC
 from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
 
 from dexh2r_gym.envs.sb3 import HandoverVecEnv
+from dexh2r_gym.evaluate import evaluate
 from tests.test_env import ID
 
 OPTIONS = {"mode": "easy", "backend": "kinematic", "split": "validation", "released_metrics": False}
@@ -80,3 +81,12 @@ def test_its_algorithms_learn_from_clouds_and_states(algorithm):
     model.learn(32)
     assert any((p.detach() != q).any() for p, q in zip(model.policy.parameters(), before, strict=True))
     env.close()
+
+
+def test_a_model_is_an_agent_as_it_is(tmp_path):
+    env = HandoverVecEnv(2, control_mode="delta", **OPTIONS)
+    model = PPO("MlpPolicy", env, n_steps=8, batch_size=8, policy_kwargs={"net_arch": [16]}, device="cpu", seed=0)
+    env.close()
+    setting = {"replays": "mini", "split": "validation", "mode": "easy", "backend": "kinematic"}
+    report = evaluate(model, out=tmp_path / "run", control_mode="delta", progress=False, **setting)
+    assert report["config"]["evaluation"]["agent"] == "PPO" and report["overall"]["paper"]["succ"]["value"] < 50

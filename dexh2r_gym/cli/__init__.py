@@ -19,6 +19,7 @@ from dexh2r_gym.cli.grasps import Grasps
 from dexh2r_gym.cli.replays import Replays
 from dexh2r_gym.cli.robustness import Latency, Robustness
 from dexh2r_gym.cli.runs import Bench, Evaluate, Score
+from dexh2r_gym.cli.simulators import Parity, Sweep
 from dexh2r_gym.cli.table3 import Table3
 from dexh2r_gym.cli.table4 import Table4
 from dexh2r_gym.cli.view import View
@@ -38,6 +39,8 @@ COMMANDS: dict[str, Any] = {
     "latency": Latency,
     "arm-gap": ArmGap,
     "bench": Bench,
+    "parity": Parity,
+    "sweep": Sweep,
     "replays": Replays,
     "grasps": Grasps,
     "export": Export,

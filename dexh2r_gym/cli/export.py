@@ -24,7 +24,7 @@ class _Episodes:
     """Only the first so many trials."""
     mode: Literal["easy", "hard"] = "hard"
     """Alignment takes over 10 cm (easy) or 5 cm (hard) from the goal."""
-    backend: Literal["mujoco", "kinematic"] = "mujoco"
+    backend: Literal["mujoco", "kinematic", "isaacgym"] = "mujoco"
     robot: Literal["floating", "ur10e"] = "floating"
     ending: Literal["grasp", "hold"] = "grasp"
     control_mode: Literal["absolute", "delta"] | None = None
@@ -106,10 +106,38 @@ class ExportLeRobot(_Episodes):
 
 
 @dataclass
-class Export:
-    """Write episodes of an agent as a dataset for other libraries: Minari, LeRobot."""
+class ExportIsaacGym:
+    """Write the trials of a split for the IsaacGymEnvs task DexH2RHandover: URDF, meshes, recordings, goals.
 
-    command: Annotated[ExportMinari, subcommand("minari")] | Annotated[ExportLeRobot, subcommand("lerobot")]
+    OUT is a new folder, written whole or not at all. Training then runs in Isaac Gym's own Python 3.8.
+
+    Example: dexh2r export isaacgym runs/isaacgym --split train
+    """
+
+    out: Positional[Path]
+    split: Literal["train", "validation", "test", "all"] = "train"
+    replays: str = "mini"
+    """`mini`, or the path of a replay store."""
+
+    def run(self) -> None:
+        from dexh2r_gym import isaacgymenvs
+        from dexh2r_gym.export.isaacgym import export_isaacgym
+
+        out = export_isaacgym(self.out, replays=self.replays, split=self.split).resolve()
+        train = Path(isaacgymenvs.__file__).with_name("train.py")
+        print(f"wrote {out}; next, in Python 3.8 with Isaac Gym and IsaacGymEnvs:")
+        print(f"  python {train} task=DexH2RHandover task.env.assets={out} headless=True")
+
+
+@dataclass
+class Export:
+    """Write what others read: episodes of an agent for Minari and LeRobot, trials for IsaacGymEnvs."""
+
+    command: (
+        Annotated[ExportMinari, subcommand("minari")]
+        | Annotated[ExportLeRobot, subcommand("lerobot")]
+        | Annotated[ExportIsaacGym, subcommand("isaacgym")]
+    )
 
     def run(self) -> None:
         try:

@@ -31,7 +31,10 @@ class Evaluate:
     split: Literal["train", "validation", "test", "all"] = "test"
     replays: str = "mini"
     """`mini`, or the path of a replay store."""
-    backend: Literal["mujoco", "kinematic"] = "mujoco"
+    backend: Literal["mujoco", "mjwarp", "kinematic", "isaacgym"] = "mujoco"
+    """mjwarp needs the extra `gpu`, and a GPU unless device is cpu; isaacgym a user's Isaac Gym Preview 4."""
+    device: str | None = None
+    """Of torch: where the worlds are; by default where the backend is at home."""
     robot: Literal["floating", "ur10e"] = "floating"
     """A hand that floats, or one on an arm whose reach, speed and body limit it."""
     randomisation: Randomisation = field(default_factory=Randomisation)
@@ -78,6 +81,7 @@ class Evaluate:
             video=self.video,
             mode=self.mode,
             backend=self.backend,
+            device=self.device,
             robot=self.robot,
             randomisation=None if self.randomisation == Randomisation() else self.randomisation,
             ending=self.ending,

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dexh2r_gym.constants import constant
 from dexh2r_gym.rotations import quat_from_axis_angle, quat_rotate
 from dexh2r_gym.sensing.hashing import normal, uniform
 
@@ -89,9 +90,9 @@ class Draws:
     release: Tensor  # (n,) s
 
     @classmethod
-    def none(cls, num_worlds: int) -> Draws:
+    def none(cls, num_worlds: int, device: torch.device | str = "cpu") -> Draws:
         """Nothing is drawn yet."""
-        zero = torch.zeros(num_worlds, 7, dtype=torch.float64)
+        zero = torch.zeros(num_worlds, 7, dtype=torch.float64, device=device)
         return cls(zero[:, :2] + 1.0, zero[:, :2], zero[:, 0], zero[:, 0], zero, zero[:, 0])
 
 
@@ -99,7 +100,7 @@ def draw(behaviour: GiverBehaviour, keys: Tensor, start: Tensor, seconds: Tensor
     """What episodes with these keys (n,) long draw. start: (n, 3) m, where their objects are recorded to start;
     seconds: (n,) duration of their recordings."""
     waves = uniform(keys, _WARP, 4).to(start)
-    low, high = (start.new_tensor(x) for x in zip(*_PERIODS, strict=True))
+    low, high = (constant(x, start) for x in zip(*_PERIODS, strict=True))
     pause = uniform(keys, _PAUSE, 2).to(start)
     moved = behaviour.pose_offset * normal(keys, _OFFSET, 4).to(start).clamp(-OFFSET_CUT, OFFSET_CUT)
     turn = torch.zeros_like(start)
@@ -137,9 +138,9 @@ class Retraction:
     left: Tensor  # (B,) s until they come back
 
     @classmethod
-    def none(cls, num_worlds: int) -> Retraction:
+    def none(cls, num_worlds: int, device: torch.device | str = "cpu") -> Retraction:
         """Nobody was pushed."""
-        zero = torch.zeros(num_worlds, 3, dtype=torch.float64)
+        zero = torch.zeros(num_worlds, 3, dtype=torch.float64, device=device)
         return cls(zero, zero, zero, zero[:, 0])
 
     def step(self, force: Tensor, palm: Tensor, giver: Tensor, dt: float) -> Retraction:

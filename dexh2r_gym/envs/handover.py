@@ -20,6 +20,8 @@ class HandoverEnv(gym.Env[Any, np.ndarray]):
     metadata = {"render_modes": ["rgb_array", "human"], "render_fps": 30}  # noqa: RUF012
 
     def __init__(self, **options: Any):
+        if options.get("output", "numpy") != "numpy":
+            raise ValueError(f"output={options['output']!r} is for vector environments: use gymnasium.make_vec")
         self._vector = HandoverVectorEnv(1, autoreset_mode=AutoresetMode.DISABLED, **options)
         self.render_mode = self._vector.render_mode
         self.metadata = self.metadata | {"render_fps": self._vector.metadata["render_fps"]}

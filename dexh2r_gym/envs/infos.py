@@ -15,21 +15,21 @@ from dexh2r_gym.types import EpisodeStatus
 
 def step_info(task: HandoverTask, mask: np.ndarray) -> dict[str, Any]:
     """What is told in every step of the worlds of the mask (B,) bool."""
-    seen = {"points_seen": task.observer.points_seen.numpy()[mask]} if task.observer.sees_points else {}
+    seen = {"points_seen": task.observer.points_seen.cpu().numpy()[mask]} if task.observer.sees_points else {}
     return masked(
         mask,
         **seen,
         replay=task.running_ids[mask],
-        goal_distance=task.d.numpy()[mask],
-        depth=task.depth.numpy()[mask],
-        giver_force=task.scene.giver_force.numpy()[mask],
+        goal_distance=task.d.cpu().numpy()[mask],
+        depth=task.depth.cpu().numpy()[mask],
+        giver_force=task.scene.giver_force.cpu().numpy()[mask],
     )
 
 
 def final_info(task: HandoverTask, finished: np.ndarray) -> dict[str, Any]:
     """What is told at the end of an episode, of the worlds of the mask (B,) bool."""
-    worlds = torch.from_numpy(np.flatnonzero(finished))
-    values = {key: value.numpy() for key, value in task.metrics(worlds).items()}
+    worlds = torch.from_numpy(np.flatnonzero(finished)).to(task.device)
+    values = {key: value.cpu().numpy() for key, value in task.metrics(worlds).items()}
     if task.arm is not None:
         values["arm_reason"] = _objects([task.arm.reason(world) for world in worlds.tolist()])
     if "outcome" in values:
@@ -40,7 +40,7 @@ def final_info(task: HandoverTask, finished: np.ndarray) -> dict[str, Any]:
 
 def calibration_info(task: HandoverTask, mask: np.ndarray) -> dict[str, Any]:
     """The cameras of the worlds of the mask (B,) bool; see `dexh2r_gym.sensing.calibration`."""
-    cameras, hand_pose = task.observer.cameras, task.scene.hand_pose
+    cameras, hand_pose = task.observer.cameras, task.scene.hand_pose.cpu()
     worlds = np.flatnonzero(mask).tolist()
     return masked(mask, calibration=_objects([calibration(cameras, hand_pose[world]) for world in worlds]))
 

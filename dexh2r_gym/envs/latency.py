@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from dexh2r_gym.types import HAND_STATE_SIZE
+from dexh2r_gym.worlds import chosen, numbers, put, put_, put_at_, take
 
 MAX_LATENCY = 90  # frames; longer thinking counts as that
 _SAME_MS = 0.5  # 67 ms are two frames at 30 a second
@@ -20,19 +21,22 @@ class ActionDelay:
     """The actions of B worlds on their way. Each takes effect so many frames after it was given; where several arrive
     in one frame the newest does, and one that arrives after a newer one is dropped."""
 
-    def __init__(self, num_worlds: int, longest: int) -> None:
+    def __init__(
+        self, num_worlds: int, longest: int, device: torch.device | str = "cpu", *, blindly: bool = False
+    ) -> None:
         """longest: the most frames that an action may be late."""
-        self._longest = longest
+        self._longest, self._blindly = longest, blindly
         slots = longest + 1
-        self._frame = torch.zeros(num_worlds, dtype=torch.long)
-        self._action = torch.zeros(num_worlds, slots, HAND_STATE_SIZE, dtype=torch.float64)  # by frame of arrival
-        self._given = torch.full((num_worlds, slots), -1)  # frame in which it was given, -1: none arrives
-        self._last = torch.full((num_worlds,), -1)  # when that was given which was the last to arrive
-        self._now = torch.zeros(num_worlds, HAND_STATE_SIZE, dtype=torch.float64)
+        self._frame = torch.zeros(num_worlds, dtype=torch.long, device=device)
+        self._action = torch.zeros(num_worlds, slots, HAND_STATE_SIZE, dtype=torch.float64, device=device)  # by arrival
+        self._given = torch.full((num_worlds, slots), -1, device=device)  # frame in which it was given, -1: none
+        self._last = torch.full((num_worlds,), -1, device=device)  # when that was given which was the last to arrive
+        self._now = torch.zeros(num_worlds, HAND_STATE_SIZE, dtype=torch.float64, device=device)
 
     def begin(self, worlds: Tensor) -> None:
-        """New episodes in worlds (n,), where nothing is on its way."""
-        self._frame[worlds], self._given[worlds], self._last[worlds] = 0, -1, -1
+        """New episodes in these worlds, where nothing is on its way."""
+        for values, new in ((self._frame, 0), (self._given, -1), (self._last, -1)):
+            put_(values, worlds, new)
 
     def exchange(self, action: Tensor, late: Tensor, on: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Send the actions (B, 28) of the worlds that are on, (B,) bool, each to arrive `late` (B,) frames from now.
@@ -41,20 +45,19 @@ class ActionDelay:
             the actions (B, 28) that have arrived last, up to now; whether there is any, (B,) bool; and whether it has
             arrived in this very frame, (B,) bool.
         """
-        w = on.nonzero().squeeze(1)
-        frame = self._frame[w]
-        arrival = (frame + late[w].clamp(0, self._longest)) % (self._longest + 1)
-        self._action[w, arrival], self._given[w, arrival] = action[w], frame
+        w = chosen(on, blindly=self._blindly)
+        frame, last, row = take(self._frame, w), take(self._last, w), numbers(w)
+        arrival = (frame + take(late, w).clamp(0, self._longest)) % (self._longest + 1)
+        put_at_(self._action, w, arrival, take(action, w))
+        put_at_(self._given, w, arrival, frame)
         here = frame % (self._longest + 1)
-        given = self._given[w, here]
-        fresh = given > self._last[w]
-        self._last[w] = torch.where(fresh, given, self._last[w])
-        self._now[w] = torch.where(fresh[:, None], self._action[w, here], self._now[w])
-        self._given[w, here] = -1
-        self._frame[w] = frame + 1
-        arrived = torch.zeros_like(on)
-        arrived[w] = fresh
-        return self._now.clone(), self._last >= 0, arrived
+        given = self._given[row, here]
+        fresh = given > last
+        self._now = put(self._now, w, torch.where(fresh[:, None], self._action[row, here], take(self._now, w)))
+        self._last = put(self._last, w, torch.where(fresh, given, last))
+        put_at_(self._given, w, here, torch.full_like(here, -1))
+        self._frame = put(self._frame, w, frame + 1)
+        return self._now, self._last >= 0, put(torch.zeros_like(on), w, fresh)
 
 
 class Stopwatch:

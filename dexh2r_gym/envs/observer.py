@@ -11,16 +11,16 @@ from torch import Tensor
 
 from dexh2r_gym.envs.observations import PROPRIOCEPTION, assemble, observation_space, parse_obs_mode, state_parts
 from dexh2r_gym.envs.options import HandoverOptions
-from dexh2r_gym.giver import GiverHand
 from dexh2r_gym.hand import forward_kinematics
-from dexh2r_gym.objects import ObjectModel
 from dexh2r_gym.rotations import pose_multiply
 from dexh2r_gym.sensing.cameras import find_cameras
 from dexh2r_gym.sensing.cloud import CloudSensor
 from dexh2r_gym.sensing.delay import Delay
 from dexh2r_gym.sensing.noise import measured_hand, measured_scene
 from dexh2r_gym.sensing.rgbd import RGBDSensor
+from dexh2r_gym.sim import Pair
 from dexh2r_gym.types import SceneState
+from dexh2r_gym.worlds import put, put_
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,12 @@ class Observer:
         modes = parse_obs_mode(options.obs_mode)
         self.space = observation_space(options)
         self._options, self._dt = options, dt
-        self._delay = Delay(options.obs_delay, PROPRIOCEPTION)
-        self._key = torch.zeros(num_worlds, dtype=torch.long)
-        self._things: list[tuple[ObjectModel, GiverHand] | None] = [None] * num_worlds
-        self._begun = torch.zeros(num_worlds, dtype=torch.bool)
-        self._moved = torch.zeros(num_worlds, dtype=torch.bool)
-        self.points_seen = torch.zeros(num_worlds, dtype=torch.long)
+        self._delay = Delay(options.obs_delay, PROPRIOCEPTION, blindly=options.blindly)
+        self._key = torch.zeros(num_worlds, dtype=torch.long, device=options.place)
+        self._pairs: list[Pair] = []
+        self._trial = self._key.tolist()  # of each world, which of the pairs
+        self._begun, self._moved = self._key.bool(), self._key.bool()
+        self.points_seen = self._key
         self._clouds: CloudSensor | None = None
         if "point_cloud" in modes:
             self._clouds = CloudSensor(
@@ -62,6 +62,7 @@ class Observer:
                 sampler=options.sampler,
                 cameras=options.cloud_cameras,
                 crop=options.crop,
+                device=options.place if options.blindly else "cpu",
             )
         self._pictures: RGBDSensor | None = None
         if "rgbd" in modes:
@@ -77,14 +78,23 @@ class Observer:
         """Whether there is a cloud."""
         return self._clouds is not None
 
-    def begin(self, worlds: Tensor, objects: Sequence[ObjectModel], givers: Sequence[GiverHand], keys: Tensor) -> None:
-        """New episodes in worlds (n,), with keys (n,) long that name their noise."""
-        self._key[worlds] = keys
-        self._begun[worlds] = True
-        for world, pair in zip(worlds.tolist(), zip(objects, givers, strict=True), strict=True):
-            self._things[world] = pair
-        if self._clouds is not None:
-            self._clouds.place(worlds, objects, givers)
+    def prepare(self, pairs: Sequence[Pair]) -> None:
+        """Learn of more objects and the givers that hold them; they are numbered on in this order."""
+        self._pairs += pairs
+        if self._clouds is not None and self._options.blindly:
+            self._clouds.know(self._pairs)
+
+    def begin(self, worlds: Tensor, pair: Tensor, keys: Tensor) -> None:
+        """New episodes in worlds (n,) with pairs (n,) of object and giver, and keys (n,) that name their noise."""
+        self._key = put(self._key, worlds, keys)
+        put_(self._begun, worlds, True)
+        if self._pictures is not None:
+            for world, number in zip(worlds.tolist(), pair.tolist(), strict=True):
+                self._trial[world] = number
+        if self._clouds is not None and self._options.blindly:
+            self._clouds.show(worlds, pair)
+        elif self._clouds is not None:
+            self._clouds.place(worlds.cpu(), *zip(*(self._pairs[i] for i in pair.tolist()), strict=True))
 
     def move(self, on: Tensor) -> None:
         """These worlds (B,) bool are at a new frame."""
@@ -120,13 +130,20 @@ class Observer:
     def _cloud(self, frame: Frame) -> dict[str, Tensor]:
         if self._clouds is None:
             return {}
-        scene, rows = frame.scene, self._moved.nonzero().squeeze(1)
+        scene = frame.scene
+        if self._options.blindly:
+            links = forward_kinematics(scene.hand_pose, scene.hand_joints)
+            shown = scene.object_pose, frame.giver_bones, links, self._key + frame.time
+            points, self.points_seen = self._clouds.look(*shown)  # the same again where nothing has moved
+            return {"point_cloud": points}
+        rows = self._moved.nonzero().squeeze(1)
         if len(rows) > 0:
-            sensor = self._clouds if len(rows) == len(self._moved) else self._clouds.of(rows)
+            sensor = self._clouds if len(rows) == len(self._moved) else self._clouds.of(rows.cpu())
             links = forward_kinematics(scene.hand_pose[rows], scene.hand_joints[rows])
             key = self._key[rows] + frame.time[rows]
-            points, seen = sensor.look(scene.object_pose[rows], frame.giver_bones[rows], links, key)
-            self.points_seen = self.points_seen.index_put((rows,), seen)
+            shown = scene.object_pose[rows], frame.giver_bones[rows], links, key
+            points, seen = (x.to(rows.device) for x in sensor.look(*(x.cpu() for x in shown)))
+            self.points_seen = put(self.points_seen, rows, seen)
             if "point_cloud" not in self._seen:
                 self._seen["point_cloud"] = points.new_zeros(len(self._moved), *points.shape[1:])
             self._seen["point_cloud"][rows] = points
@@ -135,13 +152,12 @@ class Observer:
     def _picture(self, frame: Frame) -> dict[str, Tensor]:
         if self._pictures is None:
             return {}
+        scene, bones = frame.scene.to("cpu"), frame.giver_bones.cpu()
         for world in self._moved.nonzero().squeeze(1).tolist():
-            thing = self._things[world]
-            assert thing is not None
-            obj, giver = thing
-            drawn = self._pictures.draw(frame.scene, world, obj, giver, frame.giver_bones[world])
+            obj, giver = self._pairs[self._trial[world]]
+            drawn = self._pictures.draw(scene, world, obj, giver, bones[world])
             for name, picture in ((name, torch.from_numpy(picture)) for name, picture in drawn.items()):
                 if name not in self._seen:
-                    self._seen[name] = picture.new_zeros(len(self._things), *picture.shape)
+                    self._seen[name] = self._key.new_zeros(len(bones), *picture.shape, dtype=picture.dtype)
                 self._seen[name][world] = picture
         return {name: seen.clone() for name, seen in self._seen.items() if name != "point_cloud"}

@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from dexh2r_gym.alignment import START_DISTANCE, SpeedLimits
 from dexh2r_gym.arm import ROBOTS
+from dexh2r_gym.devices import missing_cuda
 from dexh2r_gym.envs.control import CONTROL_MODES
 from dexh2r_gym.envs.giver_behaviour import GiverBehaviour
 from dexh2r_gym.envs.latency import MAX_LATENCY
@@ -17,7 +20,7 @@ from dexh2r_gym.replay import SPLITS
 from dexh2r_gym.sensing.cameras import CORNER_CAMERAS, HEIGHT, WIDTH, find_cameras
 from dexh2r_gym.sensing.cloud import CLOUDS, MAX_POINTS, SAMPLERS, Box, check_crop
 from dexh2r_gym.sensing.noise import PoseNoise
-from dexh2r_gym.sim import BACKENDS, PHYSICAL
+from dexh2r_gym.sim import ANY_DEVICE, BACKENDS, DEVICES, PHYSICAL
 from dexh2r_gym.sim.randomise import PHYSICS, Randomisation
 
 RENDER_MODES = ("rgb_array", "human")
@@ -34,7 +37,9 @@ _CHOICES = {
     "ending": ("grasp", "hold"),
     "split": (*SPLITS, "all"),
     "reward_mode": REWARD_MODES,
+    "output": ("numpy", "torch"),
 }
+_BLIND = {"alignment": "env", "ending": "grasp", "robot": "floating", "released_metrics": False, "realtime": False}
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,8 @@ class HandoverOptions:
     speed_limits: SpeedLimits | None = DEFAULT_LIMITS
     released_metrics: bool = True
     num_threads: int = 0
+    device: str | None = None
+    output: str = "numpy"
 
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():
@@ -96,6 +103,11 @@ class HandoverOptions:
         if self.randomisation is not None and self.randomisation.physics:
             drawn = [name for name in PHYSICS if getattr(self.randomisation, name) > 0]
             self._needs_physics(f"randomisation of {', '.join(drawn)}")
+            if self.backend == "isaacgym":
+                raise ValueError(
+                    f"backend 'isaacgym' cannot do randomisation of {', '.join(drawn)}: Isaac Gym's tensors do not "
+                    "reach them; mujoco can"
+                )
         if self.ending == "hold" and self.backend not in PHYSICAL:
             raise ValueError(
                 f"backend {self.backend!r} has no physics in which an object could be held; ending='hold' needs one of "
@@ -118,6 +130,51 @@ class HandoverOptions:
             raise ValueError(
                 f"unknown render_mode {self.render_mode!r}; choose None or one of {', '.join(RENDER_MODES)}"
             )
+
+        self._check_device()
+
+    @property
+    def place(self) -> torch.device:
+        """The device that the worlds are on."""
+        return torch.device(self.device or DEVICES[self.backend])
+
+    @property
+    def blindly(self) -> bool:
+        """Whether steps never read from the device, so that the host need not wait for it."""
+        return self.output == "torch"
+
+    def _check_device(self) -> None:
+        try:
+            place = self.place
+            if place.type == "cuda" and not torch.cuda.is_available():
+                raise ValueError(missing_cuda(place))
+            torch.empty(0, device=place)
+        except (RuntimeError, AssertionError) as error:
+            raise ValueError(
+                f"device {self.device!r} cannot be used by this torch, leave it out for the CPU: "
+                f"{str(error).splitlines()[0]}"
+            ) from error
+        if place.type != "cpu" and self.backend not in ANY_DEVICE:
+            raise ValueError(
+                f"backend {self.backend!r} runs on the CPU; device {str(place)!r} needs one of {', '.join(ANY_DEVICE)}"
+            )
+        if place.type != "cpu" and self.robot != "floating":
+            raise ValueError(f"robot {self.robot!r} runs on the CPU; leave device {str(place)!r} out, or robot")
+
+        if self.blindly:
+            if unfit := [name for name, value in _BLIND.items() if getattr(self, name) != value]:
+                raise ValueError(
+                    "output='torch' reads nothing back from the device, which is built for "
+                    f"{', '.join(f'{name}={value!r}' for name, value in _BLIND.items())}; got "
+                    f"{', '.join(f'{name}={getattr(self, name)!r}' for name in unfit)}"
+                )
+            if self.backend not in ANY_DEVICE:
+                raise ValueError(
+                    f"output='torch' needs a backend that runs on any device: {', '.join(ANY_DEVICE)}; "
+                    f"got {self.backend!r}"
+                )
+            if "rgbd" in parse_obs_mode(self.obs_mode):
+                raise ValueError("output='torch' has no pictures: obs_mode may join state, state_dict, point_cloud")
 
     def _needs_physics(self, what: str) -> None:
         if self.backend not in PHYSICAL:

@@ -12,6 +12,7 @@ from dexh2r_gym.envs.giver_behaviour import Draws, GiverBehaviour, Retraction, d
 from dexh2r_gym.envs.recordings import Recordings
 from dexh2r_gym.rotations import pose_integrate, pose_multiply, pose_velocity
 from dexh2r_gym.types import NUM_GIVER_JOINTS
+from dexh2r_gym.worlds import mask_of, put
 
 Parts = TypeVar("Parts", Draws, Retraction)
 
@@ -35,13 +36,14 @@ class Playback:
         self._recordings, self._dt = recordings, 1.0 / fps
         self._behaviour = behaviour or GiverBehaviour()
         self.moves = self._behaviour.moves
-        zero = torch.zeros(num_worlds, dtype=torch.float64)
-        self._offset, self._last = torch.zeros(num_worlds, dtype=torch.long), torch.zeros(num_worlds, dtype=torch.long)
+        device = recordings.device
+        zero = torch.zeros(num_worlds, dtype=torch.float64, device=device)
+        self._offset, self._last = zero.long(), zero.long()
         self._time = zero.long()  # frames played
         self._clock = zero  # where in the recording, frames
-        self._draws, self._retraction = Draws.none(num_worlds), Retraction.none(num_worlds)
-        self.object_pose = torch.zeros(num_worlds, 7, dtype=torch.float64)
-        self.giver_bones = torch.zeros(num_worlds, NUM_GIVER_JOINTS, 7, dtype=torch.float64)
+        self._draws, self._retraction = Draws.none(num_worlds, device), Retraction.none(num_worlds, device)
+        self.object_pose = zero.new_zeros(num_worlds, 7)
+        self.giver_bones = zero.new_zeros(num_worlds, NUM_GIVER_JOINTS, 7)
 
     @property
     def frame(self) -> Tensor:
@@ -71,17 +73,13 @@ class Playback:
         """The first frame of these trials in worlds (n,); keys (n,) long name what the givers draw."""
         rec = self._recordings
         offset, last = rec.offset[trials], rec.length[trials] - 1
-        self._offset, self._last = (
-            old.index_put((worlds,), new) for old, new in ((self._offset, offset), (self._last, last))
-        )
-        self._time = self._time.index_put((worlds,), torch.zeros_like(trials))
-        self._clock = self._clock.index_put((worlds,), torch.zeros(len(trials), dtype=torch.float64))
-        drawn = draw(self._behaviour, keys, rec.object_pose[offset, :3], last * self._dt)
-        self._draws = _put(self._draws, worlds, drawn)
-        self._retraction = _put(self._retraction, worlds, Retraction.none(len(worlds)))
-        on = torch.zeros_like(self._offset, dtype=torch.bool)
-        on[worlds] = True
-        self._show(on)
+        self._offset, self._last = put(self._offset, worlds, offset), put(self._last, worlds, last)
+        self._time, self._clock = put(self._time, worlds, 0), put(self._clock, worlds, 0.0)
+        if self._behaviour.active:
+            drawn = draw(self._behaviour, keys, rec.object_pose[offset, :3], last * self._dt)
+            self._draws = _put(self._draws, worlds, drawn)
+            self._retraction = _put(self._retraction, worlds, Retraction.none(len(worlds), worlds.device))
+        self._show(mask_of(worlds, len(self._clock)))
 
     def advance(self, on: Tensor, force: Tensor, palm: Tensor) -> None:
         """One frame of the worlds that are on, (B,) bool.
@@ -100,8 +98,7 @@ class Playback:
         self._time = torch.where(on, self._time + 1, self._time)
         if b.retraction:
             new = self._retraction.step(force, palm, self.giver_bones[:, 0, :3], self._dt)
-            w = on.nonzero().squeeze(1)
-            self._retraction = _put(self._retraction, w, _of(new, w))
+            self._retraction = _put(self._retraction, on, new)
         self._show(on)
 
     def recorded(self, worlds: Tensor, frame: Tensor) -> tuple[Tensor, Tensor]:
@@ -140,11 +137,4 @@ class Playback:
 
 def _put(old: Parts, worlds: Tensor, new: Parts) -> Parts:
     """Tensors of B worlds, those of worlds (n,) replaced by new ones (n, ...)."""
-    return replace(
-        old, **{f.name: getattr(old, f.name).index_put((worlds,), getattr(new, f.name)) for f in fields(old)}
-    )
-
-
-def _of(parts: Parts, worlds: Tensor) -> Parts:
-    """Those of worlds (n,)."""
-    return replace(parts, **{f.name: getattr(parts, f.name)[worlds] for f in fields(parts)})
+    return replace(old, **{f.name: put(getattr(old, f.name), worlds, getattr(new, f.name)) for f in fields(old)})

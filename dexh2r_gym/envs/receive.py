@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from dexh2r_gym.alignment import advance
+from dexh2r_gym.constants import constant
 from dexh2r_gym.grasps.tighten import tighten
 from dexh2r_gym.hand import BASE_STIFFNESS
 from dexh2r_gym.objects import ObjectBatch
@@ -66,26 +67,26 @@ class Receive:
         slip: (B,) metres, the farthest that the object's centre of mass has moved in the hand since release.
     """
 
-    def __init__(self, num_worlds: int, dt: float) -> None:
-        n, f64 = num_worlds, torch.float64
+    def __init__(self, num_worlds: int, dt: float, device: torch.device | str = "cpu") -> None:
+        n = num_worlds
         self._dt = dt
-        self.phase = torch.zeros(n, dtype=torch.long)
-        self.outcome = torch.zeros(n, dtype=torch.long)
-        self.held = torch.ones(n, dtype=torch.bool)
-        self.release_frame = torch.full((n,), -1)
-        self.since_release = torch.zeros(n, dtype=torch.long)
-        self.drop_time = torch.full((n,), torch.inf, dtype=f64)
-        self.slip = torch.zeros(n, dtype=f64)
-        self._frames = torch.zeros(n, dtype=torch.long)  # of the phase
-        self._pose = torch.zeros(n, 2, 7, dtype=f64)  # palm in the object, from and to
-        self._joints = torch.zeros(n, 2, NUM_JOINTS, dtype=f64)
-        self._hold = torch.zeros(n, 7, dtype=f64)  # palm in the world, once the giver has let go
-        self._yielded = torch.zeros(n, 3, dtype=f64)
-        self._loaded = torch.zeros(n, dtype=torch.long)
-        self._weight = torch.zeros(n, dtype=f64)
-        self._middle = torch.zeros(n, 3, dtype=f64)  # centre of mass, object frame
-        self._grasped = torch.zeros(n, 3, dtype=f64)  # the same in the palm's frame when the giver let go
-        self._late = torch.zeros(n, dtype=torch.long)
+        none, zero = torch.zeros(n, dtype=torch.long, device=device), torch.zeros(n, dtype=torch.float64, device=device)
+        self.phase, self.outcome = none.clone(), none.clone()
+        self.held = torch.ones(n, dtype=torch.bool, device=device)
+        self.release_frame = none - 1
+        self.since_release = none.clone()
+        self.drop_time = zero + torch.inf
+        self.slip = zero.clone()
+        self._frames = none.clone()  # of the phase
+        self._pose = zero.new_zeros(n, 2, 7)  # palm in the object, from and to
+        self._joints = zero.new_zeros(n, 2, NUM_JOINTS)
+        self._hold = zero.new_zeros(n, 7)  # palm in the world, once the giver has let go
+        self._yielded = zero.new_zeros(n, 3)
+        self._loaded = none.clone()
+        self._weight = zero.clone()
+        self._middle = zero.new_zeros(n, 3)  # centre of mass, object frame
+        self._grasped = zero.new_zeros(n, 3)  # the same in the palm's frame when the giver let go
+        self._late = none.clone()
 
     @property
     def over(self) -> Tensor:
@@ -121,8 +122,8 @@ class Receive:
         self._joints[worlds] = torch.stack((command[1], tight), dim=1)
         self._yielded[worlds], self._loaded[worlds], self._late[worlds] = 0.0, 0, late
         own = [objects.objects[i] for i in index.tolist()]
-        self._weight[worlds] = GRAVITY * torch.tensor([obj.mass for obj in own], dtype=torch.float64)
-        self._middle[worlds] = torch.from_numpy(np.stack([obj.center_of_mass for obj in own]))
+        self._weight[worlds] = GRAVITY * self._weight.new_tensor([obj.mass for obj in own])
+        self._middle[worlds] = self._middle.new_tensor(np.stack([obj.center_of_mass for obj in own]))
 
     def weigh(self, worlds: Tensor, factor: Tensor) -> None:
         """The objects of worlds (n,) are so many times (n,) as heavy as their models; said after `begin`."""
@@ -196,7 +197,8 @@ class Receive:
 
     def record(self, world: int) -> dict[str, float | str]:
         """The same of one world, for its record."""
-        values = {name: value.item() for name, value in self.results(torch.tensor([world])).items()}
+        worlds = torch.tensor([world], device=self.phase.device)
+        values = {name: value.item() for name, value in self.results(worlds).items()}
         del values["held"]
         return values | {"outcome": Outcome(int(values["outcome"])).name}
 
@@ -230,7 +232,7 @@ def shake(seconds: Tensor) -> Tensor:
     """How far the hand is shaken off its place, (n, 3) metres, world, so many seconds (n,) after shaking began: out and
     back along each of `SHAKES`, at rest at both ends."""
     part = seconds.clamp(0, len(SHAKES) * SHAKE_TIME - 1e-9) / SHAKE_TIME
-    way = torch.tensor(SHAKES, dtype=torch.float64)[part.long()]
+    way = constant(SHAKES, seconds)[part.long()]
     return way * (SHAKE_DISTANCE * (1 - torch.cos(2 * torch.pi * part)) / 2)[:, None]
 
 

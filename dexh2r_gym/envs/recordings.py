@@ -7,10 +7,12 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from dexh2r_gym.giver import GiverHand
 from dexh2r_gym.objects import ObjectBatch, ObjectModel
 from dexh2r_gym.replay import Replay, ReplayStore
+from dexh2r_gym.types import split_hand_state
 
 
 def open_split(replays: str | Path, split: str) -> tuple[ReplayStore, list[str], float]:
@@ -39,33 +41,35 @@ class Recordings:
         goal_pose, goal_joints: (n, G, 7) in the object frame and (n, G, 22), per trial, padded with copies of goal 0
             whose `goal_free` is False.
         offset, length, object_index: (n,) per trial.
+        hand_pose, hand_joints: (n, 7) palm and (n, 22), where the robot's hand starts, per trial.
         objects: the solids of the loaded trials, indexed by `object_index`.
+        device: where all of these are.
     """
 
-    def __init__(self, store: ReplayStore):
-        self._store = store
+    def __init__(self, store: ReplayStore, device: torch.device | str = "cpu"):
+        self._store, self.device = store, torch.device(device)
         self._index: dict[str, int] = {}
         self._room: dict[str, Tensor] = {}  # arrays of frames with rows to spare
         self._object_names: list[str] = []
         self.replays: list[Replay] = []
         self.givers: list[GiverHand] = []
         self._hands: dict[tuple, GiverHand] = {}
-        self.object_pose = torch.zeros(0, 7, dtype=torch.float64)
-        self.giver_bones = torch.zeros(0, 16, 7, dtype=torch.float64)
-        self.goal_free = torch.zeros(0, 1, dtype=torch.bool)
-        self.goal_pose = torch.zeros(0, 1, 7, dtype=torch.float64)
-        self.goal_joints = torch.zeros(0, 1, 22, dtype=torch.float64)
-        self.offset = torch.zeros(0, dtype=torch.long)
-        self.length = torch.zeros(0, dtype=torch.long)
-        self.object_index = torch.zeros(0, dtype=torch.long)
+        none = torch.zeros(0, dtype=torch.float64, device=device)
+        self.object_pose = none.new_zeros(0, 7)
+        self.giver_bones = none.new_zeros(0, 16, 7)
+        self.goal_free = none.new_zeros(0, 1, dtype=torch.bool)
+        self.goal_pose, self.goal_joints = none.new_zeros(0, 1, 7), none.new_zeros(0, 1, 22)
+        self.hand_pose, self.hand_joints = none.new_zeros(0, 7), none.new_zeros(0, 22)
+        self.offset, self.length, self.object_index = none.long(), none.long(), none.long()
         self.objects: ObjectBatch
 
     def indices(self, ids: Sequence[str]) -> Tensor:
         """Trial numbers (n,) of these replay ids, loading those not seen before."""
         new = [i for i in dict.fromkeys(ids) if i not in self._index]
         if new:
-            self._load([self._store.replay(i) for i in new])
-        return torch.tensor([self._index[i] for i in ids])
+            shown = tqdm(new, "trials", unit="trial", leave=False, delay=2)
+            self._load([self._store.replay(i) for i in shown])
+        return torch.tensor([self._index[i] for i in ids], device=self.device)
 
     def object_of(self, trial: int) -> ObjectModel:
         """The object of a loaded trial."""
@@ -87,27 +91,33 @@ class Recordings:
             if r.object not in self._object_names:
                 self._object_names.append(r.object)
         self.replays += replays
-        frames = torch.tensor([r.num_frames for r in replays])
+        frames = torch.tensor([r.num_frames for r in replays], device=self.device)
         self.offset = torch.cat((self.offset, len(self.object_pose) + frames.cumsum(0) - frames))
         self.length = torch.cat((self.length, frames))
-        numbers = torch.tensor([self._object_names.index(r.object) for r in replays])
+        numbers = torch.tensor([self._object_names.index(r.object) for r in replays], device=self.device)
         self.object_index = torch.cat((self.object_index, numbers))
         self.object_pose = self._longer("object_pose", [r.object_pose for r in replays])
         givers = [self._hand_of(r) for r in replays]
         self.givers += givers
+        start = split_hand_state(torch.stack([r.hand_start for r in replays]))
+        self.hand_pose, self.hand_joints = (
+            torch.cat((old, new.to(self.device)))
+            for old, new in zip((self.hand_pose, self.hand_joints), start, strict=True)
+        )
         bones = [giver.bone_poses(r.giver) for giver, r in zip(givers, replays, strict=True)]
         self.giver_bones = self._longer("giver_bones", bones)
         width = max(self.goal_free.shape[1], *(r.goal_free.shape[1] for r in replays))
         if width > self.goal_free.shape[1]:
             self._room["goal_free"] = self.goal_free = _pad(self.goal_free, width)
         self.goal_free = self._longer("goal_free", [_pad(r.goal_free, width) for r in replays])
-        poses = (self.goal_pose, *(r.goal_pose[None] for r in replays))
-        joints = (self.goal_joints, *(r.goal_joints[None] for r in replays))
+        poses = (self.goal_pose, *(r.goal_pose[None].to(self.device) for r in replays))
+        joints = (self.goal_joints, *(r.goal_joints[None].to(self.device) for r in replays))
         self.goal_pose, self.goal_joints = (
             torch.cat([_repeat_first(goals, width) for goals in kind]) for kind in (poses, joints)
         )
         if len(self._object_names) > known:
-            self.objects = ObjectBatch([self._store.object_model(name) for name in self._object_names])
+            models = [self._store.object_model(name) for name in self._object_names]
+            self.objects = ObjectBatch(models).to(self.device)
 
     def _longer(self, name: str, parts: list[Tensor]) -> Tensor:
         """An array with rows added, in room that is doubled when it is full, so that not every trial copies all."""
@@ -118,7 +128,7 @@ class Recordings:
             room = old.new_empty(max(size, 2 * len(room)), *old.shape[1:])
             room[: len(old)] = old
             self._room[name] = room
-        torch.cat(parts, out=room[len(old) : size])
+        room[len(old) : size] = torch.cat(parts)
         return room[:size]
 
 

@@ -21,6 +21,8 @@ class HandoverVecEnv(VecEnv):
     """
 
     def __init__(self, num_envs: int, **options: Any):
+        if options.get("output", "numpy") != "numpy":
+            raise ValueError("Stable-Baselines3 takes arrays of numpy: leave output out")
         self.vector = HandoverVectorEnv(num_envs, autoreset_mode=AutoresetMode.SAME_STEP, **options)
         self._actions = np.zeros(self.vector.action_space.shape or ())
         super().__init__(num_envs, self.vector.single_observation_space, self.vector.single_action_space)

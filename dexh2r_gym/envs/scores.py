@@ -30,14 +30,15 @@ def approach_scores(
     if objects is not None:
         released = torch.zeros(len(worlds), longest, dtype=torch.float64)
         for i, (world, t) in enumerate(zip(worlds.tolist(), length.tolist(), strict=True)):
-            released[i, :t] = released_depth(trace.hand_state[world, :t], trace.object_pose[world, :t], objects[i])
+            hand_state, object_pose = trace.hand_state[world, :t].cpu(), trace.object_pose[world, :t].cpu()
+            released[i, :t] = released_depth(hand_state, object_pose, objects[i])
     scores = approach_metrics(
         depth=trace.depth[worlds, :longest],
         palm=trace.hand_state[worlds, :longest, :3],
         length=length,
         reached=reached,
         alignment_begin=trace.alignment_begin[worlds],
-        released_depth=released,
+        released_depth=None if released is None else released.to(length.device),
     )
     return scores | {"end_frame": length - 1}
 
@@ -47,7 +48,8 @@ def touch_scores(trace: EpisodeTrace, worlds: Tensor, dt: float, *, physical: bo
     is physical `dexh2r_gym.safety`. dt: seconds a frame."""
     length = trace.length[worlds]
     longest = int(length.max())
-    force = torch.where(torch.arange(longest) < length[:, None], trace.giver_force[worlds, :longest], 0.0)
+    counted = torch.arange(longest, device=length.device) < length[:, None]
+    force = torch.where(counted, trace.giver_force[worlds, :longest], 0.0)
     scores = {"max_giver_force": force.amax(dim=1)}
     if physical:
         peak, impulse, speed = (
@@ -74,7 +76,7 @@ def episode_record(
     told of the episode.
     """
     length = int(trace.length[world])
-    frames = {name: getattr(trace, name)[world, :length].numpy().copy() for name, _ in trace.SIZES}
+    frames = {name: getattr(trace, name)[world, :length].cpu().numpy().copy() for name, _ in trace.SIZES}
     record = frames | {
         "replay": replay.id,
         "object": replay.object,
@@ -86,8 +88,8 @@ def episode_record(
         "frames": length,
         "alignment_begin": int(trace.alignment_begin[world]),
         "approach_frames": int(trace.approach_frames[world]),
-        "giver_bones": giver_bones.float().numpy(),
-        **({"recording_frame": trace.recording_frame[world, :length].long().numpy()} if trace.played else {}),
+        "giver_bones": giver_bones.float().cpu().numpy(),
+        **({"recording_frame": trace.recording_frame[world, :length].long().cpu().numpy()} if trace.played else {}),
         **results,
     }
     decided, reason = verdict(record)

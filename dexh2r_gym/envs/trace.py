@@ -34,7 +34,7 @@ class EpisodeTrace:
     TOUCH = ("giver_force", "giver_peak", "giver_impulse", "contact_speed", "load")  # as the `SceneState` has them
     PLAYED = (("giver_bones", (NUM_GIVER_JOINTS, 7)), ("recording_frame", ()))
 
-    def __init__(self, num_worlds: int, *, played: bool = False):
+    def __init__(self, num_worlds: int, device: torch.device | str = "cpu", *, played: bool = False):
         """played: whether givers are not always where they were recorded in that frame."""
         self.played = played
         self.sizes = self.SIZES + (self.PLAYED if played else ())
@@ -51,10 +51,10 @@ class EpisodeTrace:
         self.giver_bones: Tensor
         self.recording_frame: Tensor
         for name, size in self.sizes:
-            setattr(self, name, torch.zeros(num_worlds, 0, *size, dtype=torch.float64))
-        self.length = torch.zeros(num_worlds, dtype=torch.long)
-        self.alignment_begin = torch.full((num_worlds,), -1, dtype=torch.long)
-        self.approach_frames = torch.zeros(num_worlds, dtype=torch.long)
+            setattr(self, name, torch.zeros(num_worlds, 0, *size, dtype=torch.float64, device=device))
+        self.length = torch.zeros(num_worlds, dtype=torch.long, device=device)
+        self.alignment_begin = torch.full((num_worlds,), -1, dtype=torch.long, device=device)
+        self.approach_frames = torch.zeros(num_worlds, dtype=torch.long, device=device)
 
     def start(self, worlds: Tensor, num_frames: int) -> None:
         """Begin new episodes in worlds (n,), of at most num_frames frames."""
@@ -66,10 +66,14 @@ class EpisodeTrace:
         self.length[worlds] = 0
         self.alignment_begin[worlds] = -1
 
-    def append(self, worlds: Tensor, scene: SceneState, **frame: Tensor) -> None:
-        """Write one frame of worlds (n,): what the scene of all B worlds tells of touch, the rest by name, (n, ...)."""
+    def append(self, worlds: Tensor, receiving: Tensor, scene: SceneState, **frame: Tensor) -> None:
+        """Write one frame of worlds (n,): what the scene of all B worlds tells of touch, the rest by name, (n, ...).
+
+        receiving: (n,) bool, whose approach is over.
+        """
         at = self.length[worlds]
         frame |= {name: getattr(scene, name)[worlds] for name in self.TOUCH}
         for name, value in frame.items():
             getattr(self, name)[worlds, at] = value.double()
         self.length[worlds] += 1
+        self.approach_frames[worlds] = torch.where(receiving, self.approach_frames[worlds], self.length[worlds])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import mujoco
 import numpy as np
+import trimesh
 from torch import Tensor
 
 from dexh2r_gym.giver.capsules import NUM_CAPSULES
@@ -113,11 +114,20 @@ def correct_skin(model: mujoco.MjModel, hand: GiverHand, bones: Tensor) -> None:
 def _add_hulls(spec: mujoco.MjSpec, bodies: list[mujoco.MjsBody], hand: GiverHand, collision: dict) -> None:
     missing = 0
     for i, (body, hull) in enumerate(zip(bodies, bone_hulls(hand), strict=True)):
-        mesh = spec.add_mesh(name=f"giver_hull_{i}", uservert=hull.vertices.ravel(), userface=hull.faces.ravel())
-        mesh.inertia = mujoco.mjtMeshInertia.mjMESH_INERTIA_CONVEX
+        mesh = add_hull_mesh(spec, f"giver_hull_{i}", hull)
         body.add_geom(name=mesh.name, type=mujoco.mjtGeom.mjGEOM_MESH, meshname=mesh.name, **collision)
         missing += MAX_HULL_FACES - len(hull.faces)
     pad_faces(spec, "giver_padding", missing)
+
+
+def add_hull_mesh(spec: mujoco.MjSpec, name: str, hull: trimesh.Trimesh) -> mujoco.MjsMesh:
+    """The hull of one bone's skin as a mesh."""
+    return spec.add_mesh(
+        name=name,
+        uservert=hull.vertices.ravel(),
+        userface=hull.faces.ravel(),
+        inertia=mujoco.mjtMeshInertia.mjMESH_INERTIA_CONVEX,
+    )
 
 
 def _capsule_geoms(hand: GiverHand) -> list[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:

@@ -34,13 +34,13 @@ def tighten(
     if isinstance(objects, ObjectModel):
         objects = (objects,)
     batch = objects if isinstance(objects, ObjectBatch) else ObjectBatch(tuple(objects))
-    index = torch.zeros(len(joints), dtype=torch.long) if index is None else index
+    index = torch.zeros(len(joints), dtype=torch.long, device=joints.device) if index is None else index
     with torch.enable_grad():
         moving = joints.detach().float().requires_grad_()
         points, normals = surface_points(palm_pose.detach().float(), moving)
         fixed = points.detach().flatten(0, 1)
         own = index.repeat_interleave(points.shape[1])
-        fingers = ~torch.tensor([name in ("rh_palm", "rh_wrist") for name in LINK_NAMES])[SURFACE_LINK]
+        fingers = (~torch.tensor([name in ("rh_palm", "rh_wrist") for name in LINK_NAMES]))[SURFACE_LINK].to(own.device)
         distance = batch.signed_distance_fast(own, fixed)
         near = ((distance.abs() < TIGHTEN_RANGE) & fingers.repeat(len(joints))).nonzero().squeeze(1)
         outward = torch.zeros_like(fixed)
@@ -49,7 +49,7 @@ def tighten(
         facing = (normals.detach() * outward).sum(-1) < 0  # the back of a finger pulls nothing
         push = torch.where(facing, -(points * outward).sum(-1), 0.0).sum()
         (slope,) = torch.autograd.grad(push, moving)
-    finger = torch.tensor([_FINGERS.index(name[:2]) for name in JOINT_NAMES]).expand(slope.shape)
+    finger = torch.tensor([_FINGERS.index(name[:2]) for name in JOINT_NAMES], device=slope.device).expand(slope.shape)
     largest = slope.new_zeros(*slope.shape[:-1], len(_FINGERS)).scatter_reduce(-1, finger, slope.abs(), "amax")
     target = joints + step * (slope / largest.gather(-1, finger).clamp_min(1e-6)).to(joints)
     return clamp_joints(target)
@@ -59,7 +59,8 @@ def _outward(batch: ObjectBatch, index: Tensor, points: Tensor, h: float = 0.003
     """Unit gradient of the distance field at points (N, 3), by differences over h metres."""
     slope = []
     for axis in range(3):
-        offset = torch.zeros(3).index_fill(0, torch.tensor(axis), h)
+        offset = points.new_zeros(3)
+        offset[axis] = h
         ahead, behind = (batch.signed_distance_fast(index, points + sign * offset) for sign in (1, -1))
         slope.append(ahead - behind)
     return normalize(torch.stack(slope, dim=-1), dim=-1)

@@ -7,7 +7,7 @@ fixed one at its base), so the cost is that of five small elementwise steps what
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, Tuple  # noqa: UP035 - the IsaacGymEnvs task reads this file in Python 3.8
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ from dexh2r_gym.hand.kinematics import (
 )
 from dexh2r_gym.rotations import pose_apply, quat_multiply
 
-Planes = tuple[Tensor, ...]
+Planes = Tuple[Tensor, ...]  # noqa: UP006
 _LEVELS = 5  # joints from palm to fingertip
 
 
@@ -98,7 +98,7 @@ def forward_kinematics(pose: Tensor, joints: Tensor) -> Tensor:
     for level in range(_LEVELS):
         turn = _multiply(turn, tuple(q[..., level, :] for q in local))
         turns.append(turn)
-    rotation = [torch.stack(planes, dim=-2) for planes in zip(*turns, strict=True)]  # each (..., 6, 5)
+    rotation = [torch.stack([q[i] for q in turns], dim=-2) for i in range(4)]  # each (..., 6, 5)
     steps = _rotate(tuple(q[..., :-1, :] for q in rotation), chain.position.unbind(-1))
     place = [pose[..., i, None, None] + step.cumsum(-2) for i, step in enumerate(steps)]  # each (..., 5, 5)
     fingers = torch.stack((*place, *(q[..., 1:, :] for q in rotation)), dim=-1).flatten(-3, -2)  # (..., 25, 7)

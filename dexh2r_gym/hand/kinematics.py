@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import cos, radians, sin, sqrt
+from typing import Tuple  # noqa: UP035 - the IsaacGymEnvs task reads this file in Python 3.8
 
 import torch
 
-Vec3 = tuple[float, float, float]
-Quat = tuple[float, float, float, float]
+from dexh2r_gym.constants import constant
+
+Vec3 = Tuple[float, float, float]  # noqa: UP006
+Quat = Tuple[float, float, float, float]  # noqa: UP006
 
 PALM = "rh_palm"
 WRIST = "rh_wrist"
@@ -101,4 +104,4 @@ OPEN_HAND = _joints(
 
 def clamp_joints(joints: torch.Tensor) -> torch.Tensor:
     """Joints (..., 22) brought within the hand's ranges."""
-    return joints.clamp(JOINT_LOWER.to(joints), JOINT_UPPER.to(joints))
+    return joints.clamp(constant(JOINT_LOWER, joints), constant(JOINT_UPPER, joints))

@@ -20,7 +20,7 @@ from scipy.spatial import ConvexHull
 from torch import Tensor
 
 LEAF = 8  # triangles in a culling box
-_BEYOND = 1e-6  # m past a plane, so that a point on the surface counts as outside
+BEYOND = 1e-6  # m past a plane, so that a point on the surface counts as outside
 CHUNK = 8192  # points handled at a time, bounds memory
 
 
@@ -90,7 +90,7 @@ class ExactDistance:
     def inside(self, index: Tensor, points: Tensor) -> Tensor:
         """Whether points (N, 3) lie in the solids index (N,). -> (N,) bool"""
         at = points.T.contiguous()
-        row, slot = torch.nonzero(_box_distance_squared(at, self.part_box, index) <= 0, as_tuple=True)
+        row, slot = torch.nonzero(box_distance_squared(at, self.part_box, index) <= 0, as_tuple=True)
         planes = self.planes[:, self.part_start[index[row]] + slot].to(points.dtype)  # (4, pairs, P)
         within = (dot(planes[:3], at[:, row, None]) + planes[3]).amax(-1) <= 0
         result = torch.zeros(len(points), dtype=torch.bool, device=points.device)
@@ -111,20 +111,20 @@ class ExactDistance:
     def _depth_in_parts(self, index: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
         """Greatest depth (N,) in any one part, 0 outside all, and a point (N, 3) just beyond the plane it is from."""
         at = points.T.contiguous()
-        row, slot = torch.nonzero(_box_distance_squared(at, self.part_box, index) <= 0, as_tuple=True)
+        row, slot = torch.nonzero(box_distance_squared(at, self.part_box, index) <= 0, as_tuple=True)
         planes = self.planes[:, self.part_start[index[row]] + slot].to(points.dtype)  # (4, pairs, P)
         height, side = (dot(planes[:3], at[:, row, None]) + planes[3]).max(-1)
         depth = points.new_zeros(len(points)).scatter_reduce(0, row, -height, "amax")
         chosen = torch.nonzero((depth[row] == -height) & (height < 0))[:, 0]
         normal = planes[:3, chosen, side[chosen]].T
-        foot = points.index_put((row[chosen],), points[row[chosen]] + (_BEYOND - height[chosen])[:, None] * normal)
+        foot = points.index_put((row[chosen],), points[row[chosen]] + (BEYOND - height[chosen])[:, None] * normal)
         return depth, foot
 
     def distance(self, index: Tensor, points: Tensor) -> Tensor:
         """Unsigned distance of points (N, 3) from the surfaces of solids index (N,). -> (N,)"""
         at = points.T.contiguous()
         start = self.leaf_start[index]
-        bound = _box_distance_squared(at, self.leaf_box, index)  # (N, L)
+        bound = box_distance_squared(at, self.leaf_box, index)  # (N, L)
         nearest = bound.argmin(-1, keepdim=True)
         best = self._leaf_distance_squared(at, start + nearest[:, 0])
         bound.scatter_(1, nearest, torch.inf)
@@ -148,7 +148,7 @@ class ExactDistance:
         return triangle_distance_squared(at.repeat(1, LEAF), corners).reshape(LEAF, -1).amin(0)
 
 
-def _box_distance_squared(at: Tensor, boxes: Tensor, index: Tensor) -> Tensor:
+def box_distance_squared(at: Tensor, boxes: Tensor, index: Tensor) -> Tensor:
     """Squared distance of points (3, N) from the boxes (2, 3, K, W) of solids index (N,); 0 inside. -> (N, W)"""
     low, high = boxes[:, :, index].to(at.dtype)
     gap = torch.maximum(low - at[..., None], at[..., None] - high).clamp_min(0.0)

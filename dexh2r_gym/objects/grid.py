@@ -70,9 +70,16 @@ class GridDistance:
     def maybe_inside(self, index: Tensor, points: Tensor) -> Tensor:
         """Points that may be inside, by one value of the grid each: False only where a point is surely outside.
 
+        index (M,) solid of each group of points, points (3, M, P), components first -> (M, P) bool
+        """
+        return self.nearest(index, points) <= self.error[index][:, None]
+
+    def nearest(self, index: Tensor, points: Tensor) -> Tensor:
+        """The value of the grid that is nearest to each point, within `error` of the truth.
+
         A point beyond its grid is given the value at the grid's border, which lies clear of the solid.
 
-        index (M,) solid of each group of points, points (3, M, P), components first -> (M, P) bool
+        index (M,) solid of each group of points, points (3, M, P), components first -> (M, P) metres
         """
         dtype = points.dtype
         scale = (1.0 / self.spacing[index].to(dtype))[:, None]
@@ -85,7 +92,7 @@ class GridDistance:
             for axis in range(3)
         )
         at = ((i * shape[1] + j) * shape[2] + k).long() + self.start[index][:, None]
-        return self.values[at] <= self.error[index][:, None]
+        return self.values[at]
 
     def signed(self, index: Tensor, points: Tensor) -> Tensor:
         """Signed distance, metres, negative inside. index (N,) solid of each point, points (N, 3) -> (N,)"""

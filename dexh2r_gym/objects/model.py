@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dexh2r_gym.objects import blind
 from dexh2r_gym.objects.exact import ExactDistance
 from dexh2r_gym.objects.grid import GridDistance
 
@@ -160,6 +161,18 @@ class ObjectBatch:
     def maybe_inside(self, index: Tensor, points: Tensor) -> Tensor:
         """False where a point is surely outside, at little cost. index (M,) long, points (3, M, P) -> (M, P)"""
         return self._grid.maybe_inside(index, points)
+
+    def nearest(self, index: Tensor, points: Tensor) -> Tensor:
+        """The nearest value of the grid, within its error of the truth. index (M,) long, points (3, M, P) -> (M, P)"""
+        return self._grid.nearest(index, points)
+
+    def depth_in_parts(self, index: Tensor, points: Tensor) -> Tensor:
+        """Depth in that part of the solid in which it is the greatest. index (N,) long, points (N, 3) -> (N,)"""
+        return blind.depth_in_parts(self._exact, index, points)[0]
+
+    def blind_depth(self, index: Tensor, points: Tensor) -> Tensor:
+        """`exact_depth` by the same work for all points: see `blind`. index (N,) long, points (N, 3) -> (N,)"""
+        return blind.depth(self._exact, index, points)
 
     @staticmethod
     def over(function: Any, points: Tensor) -> Tensor:

@@ -49,8 +49,7 @@ def add_object(
     for slot in range(MAX_PARTS):
         used = slot < len(obj.parts)
         part = obj.parts[slot if used else 0]
-        mesh = spec.add_mesh(name=f"object_part_{slot:02d}", uservert=np.ascontiguousarray(part).ravel())
-        mesh.inertia = mujoco.mjtMeshInertia.mjMESH_INERTIA_CONVEX
+        mesh = add_part_mesh(spec, f"object_part_{slot:02d}", part)
         faces += len(ConvexHull(part).simplices)
         body.add_geom(
             name=f"object_part_{slot:02d}",
@@ -83,6 +82,13 @@ def add_object(
         )
     pad_faces(spec, "object_padding", MAX_PART_FACES * MAX_PARTS - faces)
     return body
+
+
+def add_part_mesh(spec: mujoco.MjSpec, name: str, part: np.ndarray) -> mujoco.MjsMesh:
+    """The hull of one of an object's convex parts, vertices (n, 3), as a mesh."""
+    return spec.add_mesh(
+        name=name, uservert=np.ascontiguousarray(part).ravel(), inertia=mujoco.mjtMeshInertia.mjMESH_INERTIA_CONVEX
+    )
 
 
 def pad_faces(spec: mujoco.MjSpec, name: str, missing: int) -> None:

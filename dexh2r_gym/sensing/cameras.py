@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-import torch
 from torch import Tensor
 
+from dexh2r_gym.constants import constant
 from dexh2r_gym.rotations import pose_multiply
 
 WIDTH, HEIGHT = 320, 180  # pixels, as DP's pictures (section 5)
@@ -50,7 +50,7 @@ class Camera:
 
     def pose_world(self, palm_pose: Tensor) -> Tensor:
         """Where it is, seen from palms (..., 7) in the world -> (..., 7) float64, camera to world."""
-        own = torch.tensor(self.pose, dtype=torch.float64).expand(palm_pose.shape)
+        own = constant(self.pose, palm_pose.double()).expand(palm_pose.shape)
         return pose_multiply(palm_pose.double(), own) if self.mount == "palm" else own
 
     def sized(self, width: int, height: int) -> Camera:

@@ -19,14 +19,17 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from dexh2r_gym.constants import constant
 from dexh2r_gym.giver import GiverHand
 from dexh2r_gym.objects import ObjectModel
 from dexh2r_gym.rotations import pose_apply, pose_inverse, pose_multiply, quat_conjugate, quat_rotate, quat_to_matrix
 from dexh2r_gym.sensing.cameras import CORNER_CAMERAS, find_cameras
 from dexh2r_gym.sensing.depth_noise import DepthNoise, Strips, starts
+from dexh2r_gym.sensing.known import KnownThings, in_pictures
 from dexh2r_gym.sensing.occlusion import Hands, Views, aim, picture
-from dexh2r_gym.sensing.sampling import SAMPLERS, pick_evenly, pick_farthest
+from dexh2r_gym.sensing.sampling import SAMPLERS, pick_evenly, pick_evenly_blindly, pick_farthest
 from dexh2r_gym.sensing.visibility import Visibility, box_frame, surface, view_of, visibility
+from dexh2r_gym.worlds import put
 
 __all__ = ["CLOUDS", "SAMPLERS", "Box", "Cloud", "CloudSensor", "DepthNoise", "check_crop"]
 
@@ -36,6 +39,7 @@ MAX_POINTS = 4096  # of an object's surface
 _SMALL = 2048  # surface points that are looked at for clouds of up to 1024
 _SPARE = 1.5  # points drawn for each one wanted
 _DISTANCES = {"world": (1.7,), "palm": (0.2, 0.4)}  # m, camera to object, for which tables are made
+_BLIND_WORLDS = 256  # looked at together where nothing is chosen: about 1.5 GB for clouds of 1024
 _NO_NOISE = DepthNoise(axial=0.0, slant=90.0, steepest=90.0, dropout=0.0)
 
 
@@ -73,10 +77,12 @@ class CloudSensor:
         cameras: tuple[str, ...] = CORNER_CAMERAS,
         crop: Box | None = None,
         noise: DepthNoise | None = DepthNoise(),  # noqa: B008
+        device: torch.device | str = "cpu",
     ) -> None:
         """kind: "observed", or "clean" for points of the whole surface without errors; sampler: "random", or "farthest"
         for farthest point sampling, evenly spread and much slower; crop: points outside this box of the world are not
-        seen, and errors do not carry a point out of it; noise: None for none.
+        seen, and errors do not carry a point out of it; noise: None for none; device: for clouds of things that it was
+        told to `know`.
 
         Raises ValueError for an unknown kind, sampler or camera (the valid ones are listed), a crop that is no box, or
         an impossible number.
@@ -96,13 +102,24 @@ class CloudSensor:
         count = len(self._cameras) if self._observed else 1
         self._slots = min(self._pool, math.ceil(_SPARE * num_points / count))
         self._noise = noise or _NO_NOISE
-        self._strips = Strips(self._noise) if self._observed else None
+        self._strips = Strips(self._noise, device) if self._observed else None
         self._hands = Hands(num_worlds) if self._observed else None
         self._tables: list[list[list[Visibility]]] = [[] for _ in range(num_worlds)]  # of each camera, by distance
         self._surface = torch.zeros(6, num_worlds, self._pool)  # m and unit normals, frame of the object's box
         self._middle = torch.zeros(num_worlds, 3, dtype=torch.float64)  # of the box, object frame
         self._radius = torch.zeros(num_worlds, dtype=torch.float64)
         self._axes = torch.zeros(num_worlds, 2, 3, dtype=torch.float64)
+        self._known: KnownThings | None = None
+        self._pair = torch.zeros(num_worlds, dtype=torch.long, device=device)  # which of those known each world has
+
+    def know(self, pairs: Sequence[tuple[ObjectModel, GiverHand]]) -> None:
+        """All objects and givers that there will be. An object that was never seen before takes up to a second."""
+        distances = [_DISTANCES[camera.mount] for camera in self._cameras] if self._observed else []
+        self._known = KnownThings(pairs, self._pool, distances, self._pair.device)
+
+    def show(self, worlds: Tensor, pair: Tensor) -> None:
+        """Other pairs (n,) of those known in these worlds, see `dexh2r_gym.worlds`."""
+        self._pair = put(self._pair, worlds, pair)
 
     def place(self, worlds: Tensor, objects: Sequence[ObjectModel], givers: Sequence[GiverHand]) -> None:
         """Other objects and givers in worlds (n,). An object that was never seen before takes up to a second."""
@@ -133,19 +150,38 @@ class CloudSensor:
 
         key: (W,) long, one number for each episode and frame, on which alone all that is random depends.
         """
+        shown = object_pose, giver_bones, link_poses, key
+        if self._known is None:
+            return self._look(*shown)
+        some = [slice(first, first + _BLIND_WORLDS) for first in range(0, self._worlds, _BLIND_WORLDS)]
+        clouds = [self._known_of(rows)._look(*(x[rows] for x in shown)) for rows in some]
+        return Cloud(*(torch.cat(parts) for parts in zip(*clouds, strict=True)))
+
+    def _known_of(self, rows: slice) -> CloudSensor:
+        """A sensor of some worlds by what is known of their pairs."""
+        part, known = copy.copy(self), self._known
+        assert known is not None
+        part._pair = self._pair[rows]
+        part._worlds, obj = len(part._pair), known.object_of[part._pair]
+        part._surface, part._middle = known.surface[:, obj], known.middle[obj]
+        part._radius, part._axes = known.radius[obj], known.axes[obj]
+        return part
+
+    def _look(self, object_pose: Tensor, giver_bones: Tensor, link_poses: Tensor, key: Tensor) -> Cloud:
         pose = object_pose.double()
         pose = torch.cat((pose_apply(pose, self._middle), pose[:, 3:]), dim=-1)  # of the box
         chance = starts(key, 3 + len(self._cameras))
+        row = torch.arange(self._worlds, device=key.device)
         if self._hands is None or self._strips is None:
-            place = torch.arange(self._pool).expand(self._worlds, -1)
-            kept = torch.ones(self._worlds, self._pool, dtype=torch.bool)
+            place = torch.arange(self._pool, device=key.device).expand(self._worlds, -1)
+            kept = torch.ones_like(place, dtype=torch.bool)
             return self._finish(pose, place, kept, chance, None)
         eyes = torch.stack([camera.pose_world(link_poses[:, 0]) for camera in self._cameras], dim=1)  # (W, C, 7)
         inverse = pose_inverse(pose)[:, None]
         eyes = pose_multiply(inverse, eyes)
         views = aim(eyes[..., :3], self._axes)
         place, kept = self._draw(eyes, chance[:, 3:])
-        at = (place + self._pool * torch.arange(self._worlds)[:, None, None]).flatten()
+        at = (place + self._pool * row[:, None, None]).flatten()
         points = self._surface.flatten(1).index_select(1, at).view(6, -1, self._slots).unbind(0)
         seen, distance = picture(views, points[:3])
         kept &= self._faces(views, points, distance, self._strips.cosines(chance[:, 0], kept[0].numel()))
@@ -153,7 +189,11 @@ class CloudSensor:
         bodies = pose_multiply(inverse, torch.cat((link_poses, giver_bones), dim=1).double())
         frames = torch.cat((quat_to_matrix(bodies[..., 3:]).flatten(-2), bodies[..., :3]), dim=-1)
         frames = frames.float().permute(2, 0, 1).contiguous()
-        kept &= torch.from_numpy(~self._hands.hide(frames.numpy(), views, seen, distance)).view_as(kept)
+        if self._known is not None:
+            hidden = self._known.hide(self._known.giver_of[self._pair], frames, views, seen, distance)
+        else:
+            hidden = torch.from_numpy(self._hands.hide(frames.numpy(), views, seen, distance))
+        kept &= ~hidden.view_as(kept)
         return self._finish(pose, place.flatten(1), kept.flatten(1), chance, views.eye.view(self._worlds, -1, 3))
 
     def _draw(self, eyes: Tensor, chance: Tensor) -> tuple[Tensor, Tensor]:
@@ -162,8 +202,10 @@ class CloudSensor:
         The points of a list are in random order, so a run of it from a random place is a random draw.
         -> places (W, C, slots) long, valid (W, C, slots)
         """
-        cells, part = view_of(eyes[..., :3]).tolist(), chance.tolist()
-        far = (eyes[..., :3].norm(dim=-1) > math.prod(_DISTANCES["palm"]) ** 0.5).tolist()  # nearer the second distance
+        away = eyes[..., :3].norm(dim=-1) > math.prod(_DISTANCES["palm"]) ** 0.5  # nearer the second distance
+        if self._known is not None:
+            return self._known.draw(self._known.object_of[self._pair], eyes[..., :3], away, chance, self._slots)
+        cells, part, far = view_of(eyes[..., :3]).tolist(), chance.tolist(), away.tolist()
         place = np.zeros((self._worlds, len(self._cameras), self._slots), dtype=np.int16)
         number = np.zeros(place.shape[:2], dtype=np.int64)
         for w, choices in enumerate(self._tables):
@@ -189,7 +231,11 @@ class CloudSensor:
 
     def _keep_in_pictures(self, eyes: Tensor, points: Sequence[Tensor], kept: Tensor) -> None:
         """Take away from kept (W, C, N) what is beyond a camera's picture, where an object is not wholly in it."""
-        slopes = [(0.5 / c.focal, 0.5 * c.height / c.width / c.focal) for c in self._cameras]
+        slopes = tuple((0.5 / c.focal, 0.5 * c.height / c.width / c.focal) for c in self._cameras)
+        if self._known is not None:
+            places = torch.stack([p.view_as(kept) for p in points[:3]], dim=-1)
+            kept &= in_pictures(eyes, places, self._radius, slopes)
+            return
         towards = quat_rotate(quat_conjugate(eyes[..., 3:]), -eyes[..., :3])  # (W, C, 3), of the box's middle
         for c, (across, down) in enumerate(slopes):
             x, y, z = towards[:, c].unbind(-1)
@@ -201,13 +247,15 @@ class CloudSensor:
 
     def _finish(self, pose: Tensor, place: Tensor, kept: Tensor, chance: Tensor, eyes: Tensor | None) -> Cloud:
         """The cloud from surface points `place` (W, N) of which some are `kept`; eyes (W, C, 3): seen by N / C each."""
-        row = torch.arange(self._worlds)[:, None]
+        row = torch.arange(self._worlds, device=place.device)[:, None]
         at, turn = place + self._pool * row, quat_to_matrix(pose[:, 3:]).float()
         origin = pose[:, :3].float()
         if self._crop is not None:
             kept &= self._inside(_moved(turn, origin, self._surface[:3, row, place]))
         if self._sampler == "farthest":
             picked = pick_farthest(self._surface[:3, row, place], kept, self._points, chance[:, 1])
+        elif self._known is not None:
+            picked = pick_evenly_blindly(kept, self._points, chance[:, 1])
         else:
             picked = torch.from_numpy(pick_evenly(kept.numpy(), self._points, chance[:, 1].numpy()))
         chosen = at.gather(1, picked).flatten()
@@ -225,16 +273,16 @@ class CloudSensor:
             points = _moved(turn, origin, local[:3] + ray * error)
         if self._crop is not None:
             points = torch.where(self._inside(points), points, true)
-        looked = torch.zeros(self._worlds * self._pool, dtype=torch.bool)
-        looked[at[kept]] = True
-        seen = looked.view(self._worlds, -1).sum(1)
+        looked = torch.zeros(self._worlds * self._pool + 1, dtype=torch.bool, device=at.device)
+        looked.index_fill_(0, torch.where(kept, at, len(looked) - 1).flatten(), True)
+        seen = looked[:-1].view(self._worlds, -1).sum(1)
         points = torch.stack(tuple(points), dim=-1)
         return Cloud(points * (seen > 0)[:, None, None], seen)
 
     def _inside(self, points: Tensor) -> Tensor:
         """Whether points (3, W, N) of the world are in the crop."""
         assert self._crop is not None
-        low, high = (torch.tensor(corner, dtype=torch.float32)[:, None, None] for corner in self._crop)
+        low, high = (constant(tuple(corner), points)[:, None, None] for corner in self._crop)
         return ((points > low) & (points < high)).all(0)
 
 

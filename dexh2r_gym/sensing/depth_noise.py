@@ -55,10 +55,10 @@ class Strips:
     So a frame takes a few hashed numbers a world instead of thousands.
     """
 
-    def __init__(self, noise: DepthNoise) -> None:
-        rows = torch.arange(_LENGTH // _ROW)
-        self._normal = normal(rows, _NORMAL, _ROW).flatten()
-        self._facing = noise.needed_cosine(uniform(rows, _FACING, _ROW).flatten())
+    def __init__(self, noise: DepthNoise, device: torch.device | str = "cpu") -> None:
+        rows = torch.arange(_LENGTH // _ROW)  # made on the CPU, so that they are the same on every device
+        self._normal = normal(rows, _NORMAL, _ROW).flatten().to(device)
+        self._facing = noise.needed_cosine(uniform(rows, _FACING, _ROW).flatten()).to(device)
 
     def normals(self, start: Tensor, count: int) -> Tensor:
         """Standard normal numbers from places start (B,) in [0, 1). -> (B, count)"""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from dexh2r_gym.constants import constant
 from dexh2r_gym.rotations import quat_from_axis_angle, quat_multiply
 from dexh2r_gym.sensing.hashing import normal
 from dexh2r_gym.types import HAND_STATE_SIZE, NUM_JOINTS, SceneState
@@ -41,7 +42,7 @@ def measured_scene(
     key: (B,) long, one number for each episode and frame, growing by 1 from frame to frame, on which alone the errors
     depend; dt: seconds of a frame. The object's velocity has the errors of the difference of two measured poses.
     """
-    scale = scene.object_pose.new_tensor([noise.position] * 3 + [noise.rotation] * 3)
+    scale = constant((noise.position,) * 3 + (noise.rotation,) * 3, scene.object_pose)
     error, before = (scale * normal(at, _OBJECT, 6).to(scale) for at in (key, key - 1))
     position = scene.object_pose[:, :3] + error[:, :3]
     rotation = quat_multiply(quat_from_axis_angle(error[:, 3:]), scene.object_pose[:, 3:])
@@ -61,8 +62,7 @@ def measured_hand(
     Standard deviations of independent errors in every frame: of the palm in m, each axis, and rad, about each axis of
     the world; of each joint in rad. key, dt: as for `measured_scene`, and velocities have errors of the same kind.
     """
-    sizes = [palm_position] * 3 + [palm_rotation] * 3 + [joints] * NUM_JOINTS
-    scale = scene.hand_pose.new_tensor(sizes)
+    scale = constant((palm_position,) * 3 + (palm_rotation,) * 3 + (joints,) * NUM_JOINTS, scene.hand_pose)
     error, before = (scale * normal(at, _HAND, HAND_STATE_SIZE).to(scale) for at in (key, key - 1))
     rotation = quat_multiply(quat_from_axis_angle(error[:, 3:6]), scene.hand_pose[:, 3:])
     return replace(

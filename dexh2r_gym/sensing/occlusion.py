@@ -146,7 +146,7 @@ def picture(views: Views, points: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     distance = (x * x + y * y + z * z).sqrt()
     across, down, ahead = (x * a[:, :1] + y * a[:, 1:2] + z * a[:, 2:] for a in views[1:])
     scale = 1 / (distance + ahead)
-    out = torch.empty(len(x), 4, x.shape[1])
+    out = x.new_empty(len(x), 4, x.shape[1])
     u, v = torch.mul(across, scale, out=out[:, 0]), torch.mul(down, scale, out=out[:, 1])
     torch.add(u * u, v * v, out=out[:, 2])
     out[:, 3] = 1

@@ -24,6 +24,17 @@ def pick_evenly(kept: np.ndarray, count: int, phase: np.ndarray) -> np.ndarray:
     return np.where(number[:, None] > 0, flat[np.minimum(rank, len(flat) - 1)] - row, 0)
 
 
+def pick_evenly_blindly(kept: Tensor, count: int, phase: Tensor) -> Tensor:
+    """`pick_evenly` of tensors, (B, N) bool and (B,) float64, whose values need not be read. -> (B, count) long"""
+    number, slots = kept.sum(1, keepdim=True), kept.shape[1]
+    order = torch.where(kept, kept.cumsum(1) - 1, slots)
+    column = torch.arange(slots, device=kept.device).expand(kept.shape)
+    place = column.new_zeros(len(kept), slots + 1).scatter_(1, order, column)  # of the first kept, the second, ...
+    rank = ((torch.arange(count, device=kept.device) + phase[:, None]) * (number.double() / count)).long()
+    rank = rank.minimum((number - 1).clamp_min(0))
+    return torch.where(number > 0, place.gather(1, rank), 0)
+
+
 def pick_farthest(points: Tensor, kept: Tensor, count: int, phase: Tensor) -> Tensor:
     """Places (B, count) by farthest point sampling: each is the one farthest from those before it.
 
@@ -42,5 +53,5 @@ def pick_farthest(points: Tensor, kept: Tensor, count: int, phase: Tensor) -> Te
         dx, dy, dz = (v - v.gather(1, place) for v in (x, y, z))
         apart = torch.minimum(apart, dx * dx + dy * dy + dz * dz)
         place = apart.argmax(1, keepdim=True)
-    again = torch.arange(count) % number.clamp_min(1)[:, None]
+    again = torch.arange(count, device=kept.device) % number.clamp_min(1)[:, None]
     return torch.cat(places, dim=1).gather(1, again)

@@ -10,13 +10,14 @@ from torch import Tensor
 from dexh2r_gym.rotations import pose_velocity
 from dexh2r_gym.sim import Pair
 from dexh2r_gym.types import GIVER_PARTS, HAND_STATE_SIZE, NUM_JOINTS, SceneState
+from dexh2r_gym.worlds import put
 
 
 class KinematicSimulator:
     """See `dexh2r_gym.sim.Simulator`. Forces are zero; velocities are differences of consecutive frames."""
 
-    def __init__(self, num_worlds: int, dt: float):
-        identity = torch.tensor([0.0, 0, 0, 1, 0, 0, 0], dtype=torch.float64).repeat(num_worlds, 1)
+    def __init__(self, num_worlds: int, dt: float, device: torch.device | str = "cpu"):
+        identity = torch.tensor([0.0, 0, 0, 1, 0, 0, 0], dtype=torch.float64, device=device).repeat(num_worlds, 1)
         self._dt = dt
         self.state = SceneState(
             hand_pose=identity.clone(),
@@ -29,7 +30,7 @@ class KinematicSimulator:
             giver_impulse=identity.new_zeros(num_worlds, len(GIVER_PARTS)),
             contact_speed=identity.new_zeros(num_worlds),
             load=identity.new_zeros(num_worlds, 3),
-            diverged=torch.zeros(num_worlds, dtype=torch.bool),
+            diverged=torch.zeros(num_worlds, dtype=torch.bool, device=device),
         )
 
     def prepare(self, pairs: Sequence[Pair]) -> None:
@@ -46,9 +47,9 @@ class KinematicSimulator:
         factors: Tensor | None = None,
     ) -> None:
         s = self.state
-        s.hand_pose[worlds], s.hand_joints[worlds], s.object_pose[worlds] = hand_pose, joints, object_pose
-        s.hand_velocity[worlds] = 0
-        s.object_velocity[worlds] = 0
+        s.hand_pose, s.hand_joints = put(s.hand_pose, worlds, hand_pose), put(s.hand_joints, worlds, joints)
+        s.hand_velocity = put(s.hand_velocity, worlds, 0.0)
+        s.object_pose, s.object_velocity = put(s.object_pose, worlds, object_pose), put(s.object_velocity, worlds, 0.0)
 
     def grip(self, worlds: Tensor) -> None:
         """Nothing to do: nothing slips here."""
@@ -70,3 +71,6 @@ class KinematicSimulator:
         s.hand_pose = torch.where(on, hand_pose, s.hand_pose)
         s.hand_joints = torch.where(on, joints, s.hand_joints)
         s.object_pose = torch.where(on, object_pose, s.object_pose)
+
+    def close(self) -> None:
+        """Nothing to free."""

@@ -13,10 +13,15 @@ import mujoco
 import torch
 from torch import Tensor
 
-from dexh2r_gym.hand import JOINT_NAMES
+from dexh2r_gym.constants import constant
 from dexh2r_gym.sensing.hashing import uniform
+from dexh2r_gym.sim.layout import Layout
 
 PHYSICS = ("friction", "mass", "strength")  # what has a factor
+SCALED = (  # what of a model changes with the factors
+    *("geom_friction", "body_mass", "body_subtreemass", "body_inertia", "body_invweight0", "dof_invweight0", "dof_M0"),
+    *("actuator_gainprm", "actuator_biasprm", "actuator_forcerange"),
+)
 MAX_RANGE = 9.0  # factors up to ten
 MAX_NOISE = 1.0  # m or rad
 _FACTORS = 10  # stream of random numbers
@@ -68,35 +73,35 @@ class Randomisation:
 
 def draw_factors(randomisation: Randomisation, key: Tensor) -> Tensor:
     """Factors of `PHYSICS` for episodes with these keys (n,) long: (n, 3) float64."""
-    width = torch.tensor([log1p(getattr(randomisation, name)) for name in PHYSICS], dtype=torch.float64)
-    return ((2.0 * uniform(key, _FACTORS, len(PHYSICS)).double() - 1.0) * width).exp()
+    drawn = 2.0 * uniform(key, _FACTORS, len(PHYSICS)).double() - 1.0
+    return (drawn * constant(tuple(log1p(getattr(randomisation, name)) for name in PHYSICS), drawn)).exp()
 
 
 def randomised_model(model: mujoco.MjModel, factors: Tensor) -> mujoco.MjModel:
-    """A copy of a scene's model with friction, object mass and strength of the hand's joints times factors (3,).
+    """A copy of a scene's model with friction, object mass and strength of the hand's joints times factors (3,)."""
+    model = copy.copy(model)
+    values = {name: torch.from_numpy(getattr(model, name))[None] for name in SCALED}
+    scale_physics(Layout.of(model), values, factors[None])
+    return model
+
+
+def scale_physics(at: Layout, values: dict[str, Tensor], factors: Tensor) -> None:
+    """Multiply n scenes' numbers, in place: friction, object mass and strength of the hand's joints by factors (n, 3).
 
     A free body's constants go with its mass or against it, so none needs to be computed anew (`mj_setConst`).
+
+    Args:
+        at: where they have them. values: those of `SCALED` that there are, each (n, ...) as in MjModel.
     """
-    model = copy.copy(model)
-    friction, mass, strength = factors.tolist()
-    model.geom_friction *= friction  # of all: that of a contact is the greater of the two
-    body = model.body("object").id
-    dof = int(model.joint("object_free").dofadr[0])
-    for values, rows in (
-        (model.body_inertia, slice(body, body + 1)),
-        (model.dof_M0, slice(dof, dof + 6)),
-    ):
-        values[rows] *= mass
-    for values, rows in (
-        (model.body_invweight0, slice(body, body + 1)),
-        (model.dof_invweight0, slice(dof, dof + 6)),
-    ):
-        values[rows] /= mass
-    model.body_subtreemass[0] += (mass - 1.0) * model.body_mass[body]
-    model.body_mass[body] *= mass
-    model.body_subtreemass[body] *= mass
-    joints = [int(model.actuator(name).id) for name in JOINT_NAMES]
-    model.actuator_gainprm[joints] *= strength
-    model.actuator_biasprm[joints] *= strength
-    model.actuator_forcerange[joints] *= strength
-    return model
+    friction, mass, strength = factors.to(values["body_mass"]).unbind(-1)
+    values["geom_friction"] *= friction[:, None, None]  # of all: that of a contact is the greater of the two
+    values["body_subtreemass"][:, 0] += (mass - 1.0) * values["body_mass"][:, at.object_body]
+    values["body_subtreemass"][:, at.object_body] *= mass
+    values["body_mass"][:, at.object_body] *= mass
+    values["body_inertia"][:, at.object_body] *= mass[:, None]
+    values["body_invweight0"][:, at.object_body] /= mass[:, None]
+    values["dof_invweight0"][:, at.object_v] /= mass[:, None]
+    if "dof_M0" in values:
+        values["dof_M0"][:, at.object_v] *= mass[:, None]
+    for name in ("actuator_gainprm", "actuator_biasprm", "actuator_forcerange"):
+        values[name][:, at.joint_u] *= strength[:, None, None]

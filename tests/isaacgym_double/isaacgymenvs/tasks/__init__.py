@@ -1,0 +1,3 @@
+"""Tasks by name."""
+
+isaacgym_task_map = {}
