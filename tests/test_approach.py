@@ -7,6 +7,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,6 +24,7 @@ from policies.checkpoint import load_checkpoint, make_model, paper_config, read_
 from policies.checkpoint_agent import CheckpointAgent
 from policies.dp import DP, DPConfig
 from policies.frames import open_frames
+from policies.goal_draw import GoalDraw, denoise
 from policies.hand_vectors import FRAMES, ROTATIONS, base_of, decode, encode, vector_size
 from policies.normalizer import Normalizer
 from policies.proprioception import MIDDLE
@@ -201,6 +203,12 @@ def test_waiting_and_resting_are_left_out(store):
     assert (d < 0.005).float().mean() < 0.15
 
 
+def test_who_is_not_told_the_goal_does_not_learn_where_the_environment_aligns(store):
+    batch = windows_of(store, needs=("agent_pos",)).batch(2000, torch.Generator().manual_seed(0))
+    d = (batch["goal_pos"][:, 0, :3] - batch["agent_pos"][:, 0, :3]).norm(dim=-1)
+    assert (d < 0.04).float().mean() < 0.1 and d.min() < 0.06
+
+
 def test_the_future_is_what_the_expert_would_do_from_where_the_hand_is(store):
     windows = windows_of(store, observed=2, ahead=60)
     batch = windows.batch(64, torch.Generator().manual_seed(0))
@@ -279,6 +287,43 @@ def test_a_plan_is_carried_out_frame_by_frame_and_made_anew_when_used_up():
     shown = agent.model.shown
     assert [int(s[0, 0, 0]) for s, _ in shown] == [0, 20, 50] and [int(s[0, 1, 0]) for s, _ in shown] == [0, 30, 60]
     assert [k.tolist() for _, k in shown] == [[0, 0]] * 3
+
+
+class Trying(Counting):
+    """Draws from other noise every 4 frames."""
+
+    attempt = 4
+
+
+def test_another_attempt_draws_from_other_noise_in_each_world_by_its_own_time():
+    agent, state = ApproachAgent(Trying(executed=2), seed=7), None
+    for t in range(8):
+        start = np.array([t == 0, t in (0, 4)])
+        _, state = agent.predict({"agent_pos": np.zeros((2, 28), np.float32)}, state, episode_start=start)
+    first, second = zip(*[key.tolist() for _, key in agent.model.shown], strict=True)
+    assert first[0] == first[1] == 7 and first[2] == first[3] != 7
+    assert second == (7,) * 4
+
+
+def test_a_goal_is_drawn_where_the_mean_of_all_is_none():
+    """Goals are -1 or 1 in the first number, and in the second what the condition's first says."""
+    torch.manual_seed(0)
+    draws, generator = GoalDraw(2, 8), torch.Generator().manual_seed(0)
+    scheduler = DDIMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="sample", clip_sample=False)
+    optimizer = torch.optim.Adam(draws.parameters(), 2e-3)
+    for _ in range(600):
+        told = torch.randn(128, 8, generator=generator)
+        side = torch.randint(2, (128, 1), generator=generator) * 2.0 - 1.0
+        optimizer.zero_grad()
+        draws.loss(torch.cat((side, told[:, :1]), dim=-1), told, scheduler, generator).backward()
+        optimizer.step()
+    told = torch.randn(200, 8, generator=generator)
+    noise = torch.randn(200, 2, generator=generator)
+    with torch.no_grad():
+        goal = denoise(lambda x, step: draws(x, step, told), noise, scheduler, 10)
+    assert 0.3 < (goal[:, 0] > 0).float().mean() < 0.7
+    assert (goal[:, 0].abs() - 1).abs().median() < 0.3  # of the mean it were 1
+    assert (goal[:, 1] - told[:, 0]).abs().median() < 0.3
 
 
 def test_a_world_that_starts_forgets_and_its_neighbour_does_not():
