@@ -10,6 +10,7 @@ import torch
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.nn.functional import layer_norm
 
 import policies
 from dexh2r_gym.evaluate import evaluate
@@ -312,12 +313,12 @@ def test_a_goal_is_drawn_where_the_mean_of_all_is_none():
     scheduler = DDIMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="sample", clip_sample=False)
     optimizer = torch.optim.Adam(draws.parameters(), 2e-3)
     for _ in range(600):
-        told = torch.randn(128, 8, generator=generator)
+        told = layer_norm(torch.randn(128, 8, generator=generator), (8,))
         side = torch.randint(2, (128, 1), generator=generator) * 2.0 - 1.0
         optimizer.zero_grad()
         draws.loss(torch.cat((side, told[:, :1]), dim=-1), told, scheduler, generator).backward()
         optimizer.step()
-    told = torch.randn(200, 8, generator=generator)
+    told = layer_norm(torch.randn(200, 8, generator=generator), (8,))
     noise = torch.randn(200, 2, generator=generator)
     with torch.no_grad():
         goal = denoise(lambda x, step: draws(x, step, told), noise, scheduler, 10)
