@@ -121,10 +121,19 @@ def measure(observation: str, num_envs: int, device: str, seconds: float, replay
 
 
 def padded_demos(replays: Sequence[Replay]) -> Tensor:
-    """What was demonstrated in these trials, (n, frames, 28); the last frame of shorter ones lasts."""
-    longest = max(r.num_frames for r in replays)
-    some = [r.demo for r in replays if r.demo is not None]
-    return torch.from_numpy(np.stack([np.pad(demo, ((0, longest - len(demo)), (0, 0)), "edge") for demo in some]))
+    """What was demonstrated in these trials, (n, frames, 28); the last frame of shorter ones lasts.
+
+    ValueError where a trial has no demonstration.
+    """
+    demos = []
+    for replay in replays:
+        if replay.demo is None:
+            raise ValueError(
+                f"trial {replay.id} has no demonstration to play; measure on a store whose trials have one"
+            )
+        demos.append(replay.demo)
+    longest = max(map(len, demos))
+    return torch.from_numpy(np.stack([np.pad(demo, ((0, longest - len(demo)), (0, 0)), "edge") for demo in demos]))
 
 
 def machine(device: str) -> dict[str, Any]:

@@ -82,7 +82,7 @@ class HandoverRslRlEnv(VecEnv):
         dones = reached | time_outs
         self.episode_length_buf = torch.where(dones, 0, self.episode_length_buf + 1)
         extras: dict[str, Any] = {"time_outs": time_outs & ~reached}
-        if "final_info" in info:
+        if dones.any():  # in tensors, results are told in every step
             scores = {name: self._tensor(info["final_info"][name])[dones] for name in SCORES}
             extras["log"] = {f"episode/{name}": value.float() for name, value in scores.items()}
         return self._seen, self._tensor(reward).float(), dones, extras
