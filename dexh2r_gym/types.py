@@ -51,6 +51,25 @@ class SceneState:
     diverged: Tensor  # (B,) bool
     arm_joints: Tensor | None = None  # (B, 6) rad, where an arm carries the hand
 
+    @classmethod
+    def blank(cls, num_worlds: int, device: torch.device | str = "cpu") -> SceneState:
+        """Hands and objects at the origin, at rest, and nothing touches."""
+        pose = torch.tensor([0.0, 0, 0, 1, 0, 0, 0], dtype=torch.float64, device=device).repeat(num_worlds, 1)
+        zeros = pose.new_zeros
+        return cls(
+            hand_pose=pose,
+            hand_joints=zeros(num_worlds, NUM_JOINTS),
+            hand_velocity=zeros(num_worlds, HAND_STATE_SIZE),
+            object_pose=pose.clone(),
+            object_velocity=zeros(num_worlds, 6),
+            giver_force=zeros(num_worlds),
+            giver_peak=zeros(num_worlds, len(GIVER_PARTS)),
+            giver_impulse=zeros(num_worlds, len(GIVER_PARTS)),
+            contact_speed=zeros(num_worlds),
+            load=zeros(num_worlds, 3),
+            diverged=zeros(num_worlds, dtype=torch.bool),
+        )
+
     def to(self, device: torch.device | str) -> SceneState:
         """The same on another device."""
         present = ((f.name, getattr(self, f.name)) for f in fields(self))

@@ -31,6 +31,7 @@ from dexh2r_gym.objects import ObjectModel
 from dexh2r_gym.rotations import quat_rotate
 from dexh2r_gym.sim import Pair
 from dexh2r_gym.sim.isaacgym_assets import write_scene
+from dexh2r_gym.sim.layout import MAX_SPEED
 from dexh2r_gym.types import GIVER_PARTS, HAND_STATE_SIZE, NUM_GIVER_JOINTS, NUM_JOINTS, SceneState
 
 PYTHON_VARIABLE = "DEXH2R_ISAACGYM_PYTHON"
@@ -38,7 +39,6 @@ DEVICE_VARIABLE = "DEXH2R_ISAACGYM_DEVICE"
 SUPPORTED_PYTHON = ((3, 8),)
 SUPPORTED_ISAACGYM = ("1.0rc4", "1.0.preview4")  # what Preview 4 calls itself
 PROBE_TIMEOUT, IMPORT_TIMEOUT, START_TIMEOUT, CALL_TIMEOUT = 60.0, 300.0, 1800.0, 300.0  # s
-MAX_SPEED = 100.0  # m/s or rad/s; a body faster than this is not physics any more
 _WORKER = Path(__file__).with_name("isaacgym_worker.py")
 _LOG_LINES = 12
 _HOW = (
@@ -77,21 +77,7 @@ class IsaacGymSimulator:
         self._known = (0, 0)  # how many objects and givers the worker has
         self._started = torch.zeros(n, dtype=torch.bool)
         self._center = torch.zeros(n, 3, dtype=torch.float64)  # of mass, object frame
-        identity = torch.tensor([0.0, 0, 0, 1, 0, 0, 0], dtype=torch.float64).repeat(n, 1)
-        zeros = identity.new_zeros
-        self.state = SceneState(
-            hand_pose=identity.clone(),
-            hand_joints=zeros(n, NUM_JOINTS),
-            hand_velocity=zeros(n, HAND_STATE_SIZE),
-            object_pose=identity.clone(),
-            object_velocity=zeros(n, 6),
-            giver_force=zeros(n),
-            giver_peak=zeros(n, len(GIVER_PARTS)),
-            giver_impulse=zeros(n, len(GIVER_PARTS)),
-            contact_speed=zeros(n),
-            load=zeros(n, 3),
-            diverged=torch.zeros(n, dtype=torch.bool),
-        )
+        self.state = SceneState.blank(n)
 
     def prepare(self, pairs: Sequence[Pair]) -> None:
         """See `dexh2r_gym.sim.Simulator`."""

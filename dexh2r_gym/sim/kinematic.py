@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dexh2r_gym.rotations import pose_velocity
 from dexh2r_gym.sim import Pair
-from dexh2r_gym.types import GIVER_PARTS, HAND_STATE_SIZE, NUM_JOINTS, SceneState
+from dexh2r_gym.types import SceneState
 from dexh2r_gym.worlds import put
 
 
@@ -17,21 +17,8 @@ class KinematicSimulator:
     """See `dexh2r_gym.sim.Simulator`. Forces are zero; velocities are differences of consecutive frames."""
 
     def __init__(self, num_worlds: int, dt: float, device: torch.device | str = "cpu"):
-        identity = torch.tensor([0.0, 0, 0, 1, 0, 0, 0], dtype=torch.float64, device=device).repeat(num_worlds, 1)
         self._dt = dt
-        self.state = SceneState(
-            hand_pose=identity.clone(),
-            hand_joints=identity.new_zeros(num_worlds, NUM_JOINTS),
-            hand_velocity=identity.new_zeros(num_worlds, HAND_STATE_SIZE),
-            object_pose=identity.clone(),
-            object_velocity=identity.new_zeros(num_worlds, 6),
-            giver_force=identity.new_zeros(num_worlds),
-            giver_peak=identity.new_zeros(num_worlds, len(GIVER_PARTS)),
-            giver_impulse=identity.new_zeros(num_worlds, len(GIVER_PARTS)),
-            contact_speed=identity.new_zeros(num_worlds),
-            load=identity.new_zeros(num_worlds, 3),
-            diverged=torch.zeros(num_worlds, dtype=torch.bool, device=device),
-        )
+        self.state = SceneState.blank(num_worlds, device)
 
     def prepare(self, pairs: Sequence[Pair]) -> None:
         """Nothing to do: it is the poses alone that move."""
