@@ -28,11 +28,12 @@ from dexh2r_gym.hand import OPEN_HAND, clamp_joints
 from dexh2r_gym.objects import load_object
 from dexh2r_gym.objects.build import build_object
 from dexh2r_gym.rotations import quat_angle, quat_from_axis_angle
-from dexh2r_gym.sim import isaacgym
-from dexh2r_gym.sim.isaacgym import IsaacGymError, IsaacGymSimulator
+from dexh2r_gym.sim import isaacgym_process
+from dexh2r_gym.sim.isaacgym import IsaacGymSimulator
+from dexh2r_gym.sim.isaacgym_process import IsaacGymError
 
 DOUBLE = Path(__file__).parent / "isaacgym_double"
-WORKER = Path(isaacgym.__file__).with_name("isaacgym_worker.py")
+WORKER = Path(isaacgym_process.__file__).with_name("isaacgym_worker.py")
 DT = 1.0 / 30.0
 
 
@@ -42,7 +43,7 @@ def double(monkeypatch):
     monkeypatch.setenv("DEXH2R_ISAACGYM_PYTHON", sys.executable)
     monkeypatch.setenv("DEXH2R_ISAACGYM_DEVICE", "cpu")
     monkeypatch.setenv("PYTHONPATH", str(DOUBLE))
-    monkeypatch.setattr(isaacgym, "SUPPORTED_PYTHON", (sys.version_info[:2],))
+    monkeypatch.setattr(isaacgym_process, "SUPPORTED_PYTHON", (sys.version_info[:2],))
 
 
 def vector(backend="isaacgym", num_envs=3, **options):
@@ -301,7 +302,7 @@ def test_a_worker_that_is_killed(double):
 
 def test_a_worker_that_hangs(double, monkeypatch):
     sim, scene, pid = running()
-    monkeypatch.setattr(isaacgym, "CALL_TIMEOUT", 0.5)
+    monkeypatch.setattr(isaacgym_process, "CALL_TIMEOUT", 0.5)
     os.kill(pid, signal.SIGSTOP)
     with pytest.raises(IsaacGymError, match=r"did not answer within 0.5 s"):
         step(sim, scene)
@@ -334,7 +335,7 @@ def test_nothing_survives_the_process(double, end):
 import os, signal, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 import test_isaacgym as t
-t.isaacgym.SUPPORTED_PYTHON = (sys.version_info[:2],)
+t.isaacgym_process.SUPPORTED_PYTHON = (sys.version_info[:2],)
 keep = t.running()
 print(keep[2], flush=True)
 {end}
@@ -367,7 +368,7 @@ def test_no_interpreter(double, monkeypatch, tmp_path):
 
 
 def test_wrong_python(double, monkeypatch):
-    monkeypatch.setattr(isaacgym, "SUPPORTED_PYTHON", ((3, 8),))
+    monkeypatch.setattr(isaacgym_process, "SUPPORTED_PYTHON", ((3, 8),))
     version = f"{sys.version_info[0]}.{sys.version_info[1]}"
     with pytest.raises(IsaacGymError, match=rf"Python {version}; Isaac Gym Preview 4 needs 3.8.*conda create"):
         vector()
