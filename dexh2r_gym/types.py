@@ -21,6 +21,7 @@ NUM_JOINTS = 22
 HAND_STATE_SIZE = 28
 MANO_SIZE = 61  # translation 3, global orientation 3 (axis-angle), hand pose 15 x 3 (axis-angle), shape 10
 NUM_GIVER_JOINTS = 16
+MAX_SPEED = 100.0  # m/s or rad/s; a body faster than this is not physics any more
 GIVER_PARTS = ("palm", "index", "middle", "little", "ring", "thumb")  # of the giver's hand, as MANO orders its joints
 
 

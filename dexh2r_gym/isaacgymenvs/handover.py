@@ -38,12 +38,11 @@ from dexh2r_gym.hand.fk import forward_kinematics  # noqa: E402
 from dexh2r_gym.objects.grid import GridDistance  # noqa: E402
 from dexh2r_gym.rotations import pose_apply, pose_integrate, pose_inverse, pose_multiply, quat_rotate  # noqa: E402
 from dexh2r_gym.sim.isaacgym_worker import Scene  # noqa: E402
-from dexh2r_gym.types import join_hand_state, split_hand_state  # noqa: E402
+from dexh2r_gym.types import MAX_SPEED, join_hand_state, split_hand_state  # noqa: E402
 
 NAME = "DexH2RHandover"
 NUM_OBSERVATIONS, NUM_ACTIONS = 148, 28
 NO_GOAL_DISTANCE = 10.0  # m, shown where no goal is free
-MAX_SPEED = 100.0  # m/s or rad/s; what is faster is not physics any more
 
 
 class DexH2RHandover(VecTask):
@@ -88,6 +87,7 @@ class DexH2RHandover(VecTask):
         )
         self._scene.acquire()
         self._trials = {name: value.to(self.device) for name, value in self._trials.items()}
+        self._order, self._first, self._share = (x.to(self.device) for x in self._shares)
         t, b = self._trials, self.num_envs
         self._grid = GridDistance(*(t["grid_" + k] for k in ("values", "start", "shape", "origin", "spacing")))
         self.max_episode_length = int(t["length"].max())
@@ -113,11 +113,12 @@ class DexH2RHandover(VecTask):
     def create_sim(self) -> None:
         """Called by the base: the simulation and its worlds."""
         self.sim = super().create_sim(self.device_id, self.graphics_device_id, self.physics_engine, self.sim_params)
-        self._shares = self._share_out()
+        self._shares = order, firsts, shares = self._share_out()
         t = self._trials
         worlds = []
-        for share in self._shares:
-            worlds.append([sorted(set(t["object"][share].tolist())), sorted(set(t["giver"][share].tolist()))])
+        for first, share in zip(firsts.tolist(), shares.tolist()):  # noqa: B905 - Python 3.8
+            mine = order[first : first + share]
+            worlds.append([sorted(set(t["object"][mine].tolist())), sorted(set(t["giver"][mine].tolist()))])
         self.frame_dt = 1.0 / float(t["fps"])
         self._scene = Scene(self.gym, self.sim, self._folder, worlds, self.frame_dt, self.device)
         if abs(self._scene.call_dt - self.sim_params.dt) > 1e-4:
@@ -125,23 +126,26 @@ class DexH2RHandover(VecTask):
                 f"sim.dt is {self.sim_params.dt}; for these recordings it must be {self._scene.call_dt:.6f}"
             )
 
-    def _share_out(self) -> list[torch.Tensor]:
-        """Which trials each world shows: neighbours in object and giver, so that a world needs few of them."""
+    def _share_out(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Which trials each world shows: neighbours in object and giver, so that a world needs few of them.
+
+        order (N,), first (B,), share (B,): the trials of a world are order[first : first + share].
+        """
         t, b = self._trials, self.num_environments
-        n = len(t["offset"])
+        n, world = len(t["offset"]), torch.arange(b)
         order = torch.argsort(t["object"] * (int(t["giver"].max()) + 1) + t["giver"])
         if b >= n:
-            return [order[w % n : w % n + 1] for w in range(b)]
-        return [order[w * n // b : (w + 1) * n // b] for w in range(b)]
+            return order, world % n, torch.ones_like(world)
+        edges = torch.tensor([w * n // b for w in range(b + 1)])
+        return order, edges[:-1], edges[1:] - edges[:-1]
 
     # episodes
 
     def reset_idx(self, env_ids: torch.Tensor) -> None:
         """Begin new episodes in worlds (n,), and observe them."""
         t, w = self._trials, env_ids
-        picks = torch.rand(len(w)).tolist()
-        chosen = [self._shares[i][int(p * len(self._shares[i]))] for i, p in zip(w.tolist(), picks)]  # noqa: B905
-        trial = torch.stack(chosen).to(self.device)
+        pick = torch.rand(len(w), dtype=torch.float64, device=self.device) * self._share[w]
+        trial = self._order[self._first[w] + pick.long()]
         self._trial[w] = trial
         self.progress_buf[w] = 0
         self._retreating[w], self._stalled[w], self._given_up[w] = False, 0, False

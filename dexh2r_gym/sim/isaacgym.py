@@ -18,8 +18,7 @@ from dexh2r_gym.rotations import quat_rotate
 from dexh2r_gym.sim import Pair
 from dexh2r_gym.sim.isaacgym_assets import write_scene
 from dexh2r_gym.sim.isaacgym_process import DEVICE_VARIABLE, STATE, WorkerProcess, find_python
-from dexh2r_gym.sim.layout import MAX_SPEED
-from dexh2r_gym.types import SceneState
+from dexh2r_gym.types import MAX_SPEED, SceneState
 
 
 class IsaacGymSimulator:

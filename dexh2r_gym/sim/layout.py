@@ -13,10 +13,9 @@ from dexh2r_gym.giver import giver_mocap_ids
 from dexh2r_gym.hand import BASE_LEAD_TIME, JOINT_LEAD_TIME, JOINT_NAMES
 from dexh2r_gym.rotations import quat_conjugate, quat_from_axis_angle, quat_multiply, quat_rotate, quat_to_axis_angle
 from dexh2r_gym.scene import OBJECT_WELD_IMPEDANCE, OBJECT_WELD_TIME
-from dexh2r_gym.types import GIVER_PARTS, NUM_GIVER_JOINTS, SceneState
+from dexh2r_gym.types import GIVER_PARTS, MAX_SPEED, NUM_GIVER_JOINTS, SceneState
 
 OBJECT_LEAD_TIME = 2 * OBJECT_WELD_IMPEDANCE * OBJECT_WELD_TIME  # damping over stiffness of the weld
-MAX_SPEED = 100.0  # m/s or rad/s; a body faster than this is not physics any more
 NUM_TARGETS = 2 + NUM_GIVER_JOINTS  # mocap bodies: of the palm, of the object, and the giver's bones
 _TOUCH: dict[str, tuple[int, ...]] = {
     "giver_force": (),
