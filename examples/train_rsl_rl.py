@@ -22,7 +22,7 @@ from policies.checkpoint import load_training, save_checkpoint, save_training
 from policies.learning_curve import LearningCurve
 from policies.reacher import MOVE_SIZE, Reacher, ReacherConfig, hand_action, seen_from_palm
 
-WIDTHS = (256, 256)
+WIDTHS = ReacherConfig().widths
 FRAMES = 32  # of each world in an iteration
 GPU = torch.cuda.is_available()
 
@@ -56,7 +56,7 @@ class Runner(OnPolicyRunner):
     def reacher(self):
         """The agent: the mean of the actor's moves, with the statistics of what it sees."""
         actor = self.alg.get_policy()
-        reacher = Reacher(ReacherConfig(WIDTHS))
+        reacher = Reacher()
         reacher.net.load_state_dict(actor.mlp.state_dict())
         reacher.numbers.mean.copy_(actor.obs_normalizer.mean)
         reacher.numbers.deviation.copy_(actor.obs_normalizer.std + actor.obs_normalizer.eps)

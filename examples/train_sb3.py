@@ -28,7 +28,7 @@ from policies.checkpoint import load_training, save_checkpoint, save_training
 from policies.learning_curve import LearningCurve
 from policies.reacher import MOVE_SIZE, SEEN_SIZE, Reacher, ReacherConfig, hand_action, seen_from_palm
 
-WIDTHS = (256, 256)
+WIDTHS = ReacherConfig().widths
 
 
 class FromPalm(VecEnvWrapper):
@@ -93,7 +93,7 @@ class Keeper(BaseCallback):
 def reacher_of(model):
     """The agent that a model of Stable-Baselines3 is: the mean of its actions, with the statistics of what it sees."""
     policy, seen = model.policy, model.get_vec_normalize_env()
-    reacher = Reacher(ReacherConfig(WIDTHS))
+    reacher = Reacher()
     reacher.net.load_state_dict(nn.Sequential(*policy.mlp_extractor.policy_net, policy.action_net).state_dict())
     reacher.numbers.mean.copy_(torch.from_numpy(seen.obs_rms.mean))
     reacher.numbers.deviation.copy_(torch.from_numpy(np.sqrt(seen.obs_rms.var + seen.epsilon)))
