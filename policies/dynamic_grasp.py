@@ -79,7 +79,7 @@ class DynamicGrasp:
         approach: ApproachModel | Agent,
         *,
         mode: str = "hard",
-        num_goals: int = 256,
+        num_goals: int = 100,
         limits: SpeedLimits | None = SpeedLimits(),  # noqa: B008
         fps: float = 30.0,
         seed: int = 0,
