@@ -132,7 +132,7 @@ class IsaacGymSimulator:
                 old.call("save")
                 for name, array in old.arrays.items():
                     worker.arrays[name][...] = array
-            worker.check(self._device)
+            worker.check()
             write_scene(worker.folder, list(self._objects), list(self._givers))
             everything = [list(range(len(self._objects))), list(range(len(self._givers)))]
             worker.start([everything] * self._num_worlds, self._dt, self._device, self._num_threads)

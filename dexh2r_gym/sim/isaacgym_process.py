@@ -114,7 +114,7 @@ class WorkerProcess:
         self._unread = b""
         self._end = weakref.finalize(self, _end, self._process, self.folder, self._memory_path)
 
-    def check(self, device: str) -> None:
+    def check(self) -> None:
         """IsaacGymError where what runs there is not Isaac Gym Preview 4."""
         about = self._receive(IMPORT_TIMEOUT)["about"]
         if about["import_error"]:
