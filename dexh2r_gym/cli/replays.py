@@ -123,12 +123,52 @@ class Migrate:
 
 
 @dataclass
+class Goals:
+    """Add goal grasps to the trials of a store: proposed by a generator and tested, as the paper prepares them.
+
+    The 64 goals an object of the trials made here lie far apart; the released code works with 500 proposals. Trials and
+    demonstrations stay as they are. Killed and started again, it goes on.
+
+    Example: dexh2r replays goals mini mini500.zarr.zip
+    """
+
+    store: Positional[str]
+    """`mini`, or the path of a store."""
+    out: Positional[Path]
+    """The store to write: a folder, or a single file that ends in .zarr.zip."""
+    generator: str = "diffusion"
+    """What proposes them: cvae or diffusion, those without pre-training too, or module:function for one of yours."""
+    num: int = 500
+    """Proposals an object. Kept are those that a hand can come to and take hold in, up to 512 with the old goals."""
+    seed: int = 0
+    workers: int | None = None
+    """Processes; by default one a core."""
+    overwrite: bool = False
+    """Replace a store that is at the path."""
+
+    def run(self) -> None:
+        from dexh2r_gym.replay.regoal import add_goals
+
+        add_goals(
+            self.store,
+            self.out,
+            generator=self.generator,
+            num=self.num,
+            seed=self.seed,
+            workers=self.workers,
+            overwrite=self.overwrite,
+        )
+        say_next(self.out)
+
+
+@dataclass
 class Replays:
     """Make, import and check recorded trials."""
 
     command: (
         Annotated[Import, subcommand("import")]
         | Annotated[Generate, subcommand("generate")]
+        | Annotated[Goals, subcommand("goals")]
         | Annotated[Info, subcommand("info")]
         | Annotated[Check, subcommand("check")]
         | Annotated[Migrate, subcommand("migrate")]

@@ -144,6 +144,8 @@ def free_of_giver(
     palm_pose (G, 7) and joints (G, 22) are in the object's frame; object_pose (T, 7) and mano (T, 61) in the world.
     Both hands are taken as their capsules.
     """
+    if len(palm_pose) == 0:
+        return torch.ones(len(object_pose), 0, dtype=torch.bool)
     link, p0, p1, hand_radius = hand_capsules()
     links = forward_kinematics(palm_pose, joints)[:, link]  # (G, K, 7)
     a0, a1 = (pose_apply(links, p.to(links)).float() for p in (p0, p1))  # (G, K, 3), object frame

@@ -116,8 +116,12 @@ def diverse_order(palm_pose: Tensor, first: Tensor) -> Tensor:
     return torch.tensor(order, dtype=torch.long)
 
 
-def _tested(obj: ObjectModel, palm_pose: Tensor, joints: Tensor, num_threads: int) -> GraspPool:
-    """Those of the grasps (G, 7), (G, 22) that pass every test but that of gravity, which is only measured."""
+def takeable(
+    obj: ObjectModel, palm_pose: Tensor, joints: Tensor, num_threads: int = 0
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Those of the grasps (G, 7), (G, 22) that a hand can come to and take hold in: less than 5 mm deep, less than 6 mm
+    on the way in, stable in the released test. -> palm_pose, joints, depth, approach, released of `GraspPool`, float32
+    """
     depth = grasp_depth(obj, palm_pose, joints)
     palm_pose, joints, depth = (x[depth < MAX_DEPTH] for x in (palm_pose, joints, depth))
     approach = approach_depth(obj, palm_pose, joints)
@@ -129,6 +133,12 @@ def _tested(obj: ObjectModel, palm_pose: Tensor, joints: Tensor, num_threads: in
     palm_pose, joints, depth, approach, released = (
         x[stable].float() for x in (palm_pose, joints, depth, approach, released)
     )
+    return palm_pose, joints, depth, approach, released
+
+
+def _tested(obj: ObjectModel, palm_pose: Tensor, joints: Tensor, num_threads: int) -> GraspPool:
+    """The takeable ones of the grasps (G, 7), (G, 22); that of gravity is only measured."""
+    palm_pose, joints, depth, approach, released = takeable(obj, palm_pose, joints, num_threads)
     gravity = displacements(obj, palm_pose, joints, GRAVITY, num_threads=num_threads).float()
     return GraspPool(palm_pose, joints, depth, approach, released, gravity)
 

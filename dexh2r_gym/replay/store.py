@@ -137,6 +137,10 @@ class ReplayStore:
             raise ReplayError(f"no object {name!r}; objects: {', '.join(self.object_names)}", store=self.name)
         return self._cached_model(name)
 
+    def carries(self, name: str) -> bool:
+        """Whether the store has the geometry of this object itself; else it is that of the built-in library."""
+        return f"objects/{name}/part_vertices" in self._arrays
+
     def column(self, key: str) -> NDArray:
         """All frames of all trials of a key of `validate.DATA` at once, as stored: (N, ...), N of `frames_of`.
 
@@ -145,6 +149,11 @@ class ReplayStore:
         if key not in validate.DATA:
             raise ReplayError(f"no column {key!r}; columns: {', '.join(validate.DATA)}", store=self.name)
         return self._arrays.read(f"data/{key}")
+
+    def goals_of(self, index: int) -> NDArray:
+        """Goal grasps of a trial, by its number, as stored: (G, 29) float32, palm pose in the object frame, joints."""
+        begin = int(self._meta["goals_begin"][index])
+        return self._arrays.rows("goals", slice(begin, begin + int(self._meta["goals_count"][index])))
 
     def frames_of(self, index: int) -> slice:
         """Rows of a trial, by its number, in the columns."""
@@ -273,7 +282,7 @@ class ReplayStore:
         from dexh2r_gym.objects.build import build_object
 
         key = f"objects/{name}"
-        if f"{key}/part_vertices" not in self._arrays:
+        if not self.carries(name):
             with self._arrays.guard(key):
                 return load_object(name)
         vertices = self._read(f"{key}/part_vertices", *validate.PART_VERTICES)
