@@ -11,9 +11,11 @@ from PIL import Image
 from scipy.stats import binomtest
 
 from dexh2r_gym.replay import ReplayStore, write_store
+from dexh2r_gym.replay.dexh2r import import_dexh2r
 from dexh2r_gym.table3 import table3
 from dexh2r_gym.table3_report import PUBLISHED, compare, holm, paired_test, table_markdown
 from dexh2r_gym.video_wall import video_wall
+from tests.dexh2r_dataset import write_dataset
 from tests.trials import object_of, trial_of
 
 
@@ -76,6 +78,17 @@ def test_a_single_trial_has_means_without_intervals(tmp_path):
     frames = table["cells"][0]["paper"]["infer_fr"]["value"]
     row = next(line for line in (tmp_path / "table/table3.md").read_text().splitlines() if "| replay |" in line)
     assert "| 100.0 [20.7, 100.0] |" in row and row.endswith(f"| {frames:.1f} |")
+
+
+def test_a_table_of_an_imported_dexh2r(tmp_path):
+    """What `dexh2r replays import dexh2r` made of a dataset in the published layout is evaluated like any store."""
+    pytest.importorskip("matplotlib")
+    dataset = write_dataset(tmp_path / "dexh2r", {"1/box/0": {"goals": 20}, "3/box/0": {"goals": 20}})
+    import_dexh2r(dataset, tmp_path / "imported.zarr", workers=1, sensors=())
+    few = {"agents": ("random", "reactive"), "modes": ("hard",), "backends": ("kinematic",), "progress": False}
+    table = table3(tmp_path / "table", replays=str(tmp_path / "imported.zarr"), **few)
+    assert {cell["agent"]: cell["episodes"] for cell in table["cells"]} == {"random": 1, "reactive": 1}
+    assert "published" in (tmp_path / "table/table3.md").read_text()
 
 
 def test_a_table_of_two_agents_with_its_plot_and_wall(tmp_path):
