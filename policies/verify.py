@@ -28,8 +28,7 @@ _TITLES = {name: column.title for name, column in COLUMNS.items()} | {
     "safe": "safe %",
     "pen_dep_cm": "pen_dep cm",
 }
-# of approach policies
-_TRIALS: dict[str, Any] = {"replays": "mini", "split": "test", "mode": "hard", "backend": "mujoco"}
+_TRIALS: dict[str, Any] = {"split": "test", "mode": "hard", "backend": "mujoco"}  # of approach policies
 
 Scores = dict[str, tuple[float, float, float]]  # value and its 95% interval
 
@@ -48,7 +47,7 @@ def verify(names: Sequence[str] = (), *, write: bool = False) -> bool:
     for path in paths:
         model = load_checkpoint(path)  # refuses a wrong hash
         found, measured_on = (
-            approach_scores(path) if isinstance(model, ApproachModel) else grasp_scores(model, path.stem)
+            approach_scores(path, model) if isinstance(model, ApproachModel) else grasp_scores(model, path.stem)
         )
         about = read_card(path)
         if write:
@@ -80,10 +79,14 @@ def grasp_scores(generator: GraspGenerator, name: str) -> tuple[Scores, dict[str
     return scores, {"objects": list(UNSEEN_TEST_OBJECTS), "proposals": NUM_PROPOSALS, "seed": SEED}
 
 
-def approach_scores(path: Path) -> tuple[Scores, dict[str, Any]]:
-    """Success, safety and penetration of an approach policy in the embedded test trials, by the paper's definitions."""
+def approach_scores(path: Path, model: ApproachModel) -> tuple[Scores, dict[str, Any]]:
+    """Success, safety and penetration of an approach policy in the embedded test trials, by the paper's definitions.
+
+    Policies that are not told the nearest goal are measured where goals are as dense as in the released code.
+    """
+    trials = {"replays": "mini" if "goal_pos" in model.needs else "mini500", **_TRIALS}
     with tempfile.TemporaryDirectory() as folder:
-        report = evaluate(CheckpointAgent(path), out=Path(folder, "run"), agent_name=path.stem, **_TRIALS)
+        report = evaluate(CheckpointAgent(path), out=Path(folder, "run"), agent_name=path.stem, **trials)
     found = {name: report["overall"]["paper"][name] for name in ("succ", "safe", "pen_dep_cm")}
     scores = {name: (float(of["value"]), float(of["low"]), float(of["high"])) for name, of in found.items()}
-    return scores, _TRIALS | {"seed": 0}
+    return scores, trials | {"seed": 0}

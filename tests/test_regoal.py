@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 
+from dexh2r_gym.alignment import START_DISTANCE, nearest_goal
 from dexh2r_gym.giver import GiverHand
 from dexh2r_gym.grasps import free_of_giver
 from dexh2r_gym.grasps.generators import Proposals
 from dexh2r_gym.grasps.make import MAX_APPROACH_DEPTH, MAX_DEPTH, approach_depth
 from dexh2r_gym.grasps.scores import grasp_depth
 from dexh2r_gym.grasps.stability import RELEASED, displacements, is_stable
-from dexh2r_gym.replay import ReplayError, ReplayStore, Trial, regoal, write_store
+from dexh2r_gym.replay import Replay, ReplayError, ReplayStore, Trial, regoal, write_store
 from dexh2r_gym.replay.regoal import add_goals
 from dexh2r_gym.replay.validate import MAX_GOALS
 from policies.frames import open_frames
@@ -184,3 +185,40 @@ def test_clouds_made_for_a_store_serve_the_same_trials_with_more_goals(twenty: T
     ]
     assert len(list((tmp_path / "cache").iterdir())) == 1
     assert torch.equal(*clouds)
+
+
+def near_another(replay: Replay) -> tuple[float, float]:
+    """Part of the free goals that lie within 5 cm of the one that is nearest of the other free ones, by the paper's
+    rule; and how many are free. Halfway and near the end."""
+    parts, counts = [], []
+    for frame in (replay.num_frames // 2, replay.num_frames - 10):
+        goals = replay.goal_pose[replay.goal_free[frame]]
+        others = ~torch.eye(len(goals), dtype=torch.bool)
+        d = nearest_goal(goals, goals.expand(len(goals), -1, -1), others)[1]
+        parts.append(float((d < START_DISTANCE["hard"]).double().mean()))
+        counts.append(len(goals))
+    return sum(parts) / 2, sum(counts) / 2
+
+
+def test_mini500_has_the_trials_of_mini_and_goals_as_dense_as_is_said() -> None:
+    mini, dense = (ReplayStore.open(name) for name in ("mini", "mini500"))
+    assert dense.path.stat().st_size < 5e6
+    dense.check()
+    assert dense.infos == mini.infos
+    assert dense.attrs["provenance"] == mini.attrs["provenance"] | {
+        "proposals": 500, "proposed_by": "diffusion", "proposals_seed": 0
+    }  # fmt: skip
+    for key in ("object_pose", "giver", "hand_state"):
+        np.testing.assert_array_equal(dense.column(key), mini.column(key))
+    for i in range(len(mini)):
+        np.testing.assert_array_equal(dense.goals_of(i)[:64], mini.goals_of(i))
+    counts = [len(replay.goal_pose) for replay in dense]
+    assert (min(counts), max(counts)) == (305, 512)
+    said = {}
+    for store in (mini, dense):
+        by_object: dict[str, list[tuple[float, float]]] = {}
+        for id in store.ids("test"):
+            by_object.setdefault(store.info(id).object, []).append(near_another(store.replay(id)))
+        said[store.path.name] = np.mean([np.mean(found, axis=0) for found in by_object.values()], axis=0)
+    np.testing.assert_allclose(said["mini.zarr.zip"], [0.24, 26], rtol=0.02)
+    np.testing.assert_allclose(said["mini500.zarr.zip"], [0.73, 157], rtol=0.02)
