@@ -5,6 +5,7 @@ published, its first frames are those observed, so that `horizon - observed + 1`
 
 Not as published: with `goal_first`, a goal is drawn before the plan and told to the U-Net. Nobody says where the goals
 of a trial are, so the nearest may be missed: another is drawn every `attempt` frames, and the hand goes on from there.
+Both are drawn from `noise` of less deviation than in training, 1, which keeps to what is likely.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from policies.unet1d import ConditionalUNet1D
 
 class DiffusionPolicy(ApproachModel):
     """A policy whose config has observed, executed, horizon, rotation, frame, widths, kernel, train_steps,
-    sampling_steps, goal_first and attempt, and whose scheduler is one of diffusers'."""
+    sampling_steps, noise, goal_first and attempt, and whose scheduler is one of diffusers'."""
 
     scheduler: Any
     goal_draw: GoalDraw | None
@@ -74,12 +75,12 @@ class DiffusionPolicy(ApproachModel):
     def plan(self, seen: Mapping[str, Tensor], key: Tensor) -> Tensor:
         """See `ApproachModel`."""
         c, size = self.config, vector_size(self.config.rotation)
-        condition = self.observe(seen)
+        condition, (calm_goal, calm) = self.observe(seen), c.noise
         if (draw := self.goal_draw) is not None:
-            given, noise = condition, normal(key, 1, size)
+            given, noise = condition, calm_goal * normal(key, 1, size)
             goal = denoise(lambda x, step: draw(x, step, given), noise, self.scheduler, c.sampling_steps)
             condition = torch.cat((condition, goal), dim=-1)
-        noise = normal(key, 0, c.horizon * size).unflatten(1, (c.horizon, -1))
+        noise = calm * normal(key, 0, c.horizon * size).unflatten(1, (c.horizon, -1))
         sequence = denoise(lambda x, step: self.net(x, step, condition), noise, self.scheduler, c.sampling_steps)
         return self.said(sequence, seen)[:, c.observed - 1 :]
 

@@ -27,12 +27,13 @@ class DPConfig:
     """Sizes; the defaults run in real time on a CPU, `PAPER` has those of the paper.
 
     window: middle part of the picture that is looked at; in training crops are taken from anywhere in it.
+    noise: deviations of what a goal and a plan are drawn from; both are 1 in training.
     points: whether each pixel also says where in space it is, for which the camera must be one of
     `dexh2r_gym.sensing.cameras`; else the network must learn that by itself, as the published one does.
     """
 
     observed: int = 2
-    executed: int = 4
+    executed: int = 2
     horizon: int = 16
     cameras: tuple[str, ...] = ("kinect_2",)
     image_size: tuple[int, int] = (320, 180)  # width, height
@@ -48,6 +49,7 @@ class DPConfig:
     kernel: int = 5
     goal_first: bool = True
     attempt: int = 16
+    noise: tuple[float, float] = (0.5, 0.3)
     train_steps: int = 100
     sampling_steps: int = 10  # less than train_steps: DDIM in place of DDPM
 
@@ -66,6 +68,7 @@ PAPER = DPConfig(
     widths=(512, 1024, 2048),
     goal_first=False,
     attempt=0,
+    noise=(1.0, 1.0),
     sampling_steps=100,
 )
 

@@ -16,10 +16,13 @@ from policies.proprioception import proprioception, proprioception_size, to_fram
 
 @dataclass(frozen=True)
 class DP3Config:
-    """Sizes; the defaults run in real time on a CPU, `PAPER` has those of the paper."""
+    """Sizes; the defaults run in real time on a CPU, `PAPER` has those of the paper.
+
+    noise: deviations of what a goal and a plan are drawn from; both are 1 in training.
+    """
 
     observed: int = 2
-    executed: int = 4
+    executed: int = 2
     horizon: int = 8
     num_points: int = 128
     rotation: str = "6d"
@@ -30,6 +33,7 @@ class DP3Config:
     kernel: int = 5
     goal_first: bool = True
     attempt: int = 16
+    noise: tuple[float, float] = (0.5, 0.3)
     train_steps: int = 100
     sampling_steps: int = 10
 
@@ -45,6 +49,7 @@ PAPER = DP3Config(
     widths=(512, 1024, 2048),
     goal_first=False,
     attempt=0,
+    noise=(1.0, 1.0),
 )  # section 5 of the paper
 
 
