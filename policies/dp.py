@@ -33,7 +33,7 @@ class DPConfig:
     """
 
     observed: int = 2
-    executed: int = 2
+    executed: int = 4
     horizon: int = 16
     cameras: tuple[str, ...] = ("kinect_2",)
     image_size: tuple[int, int] = (320, 180)  # width, height
