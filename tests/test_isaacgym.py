@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import gymnasium as gym
@@ -82,6 +83,15 @@ def gone(pid):
             return True
         time.sleep(0.1)
     return False
+
+
+@contextmanager
+def nothing_left():
+    """What is tried within leaves no folder, no shared memory and no process."""
+    before = leftovers(), {child.pid for child in psutil.Process().children(recursive=True)}
+    yield
+    assert leftovers() <= before[0]
+    assert {child.pid for child in psutil.Process().children(recursive=True)} <= before[1]
 
 
 def leftovers():
@@ -376,7 +386,7 @@ def test_wrong_python(double, monkeypatch):
 
 def test_no_isaac_gym(double, monkeypatch, tmp_path):
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    with pytest.raises(IsaacGymError, match="cannot import Isaac Gym and torch: ModuleNotFoundError"):
+    with nothing_left(), pytest.raises(IsaacGymError, match="cannot import Isaac Gym and torch: ModuleNotFoundError"):
         running()
 
 
@@ -387,7 +397,7 @@ def test_wrong_isaac_gym(double, monkeypatch, tmp_path):
         "Metadata-Version: 2.1\nName: isaacgym\nVersion: 1.0rc3\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(old))
-    with pytest.raises(IsaacGymError, match=r"found Isaac Gym 1.0rc3; Preview 4 \(1.0rc4\) is needed"):
+    with nothing_left(), pytest.raises(IsaacGymError, match=r"found Isaac Gym 1.0rc3; Preview 4 \(1.0rc4\) is needed"):
         running()
     shutil.rmtree(old / "isaacgym-1.0rc4.dist-info")
     api = old / "isaacgym" / "api.txt"
@@ -399,7 +409,7 @@ def test_wrong_isaac_gym(double, monkeypatch, tmp_path):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="here is a GPU")
 def test_no_gpu(double, monkeypatch):
     monkeypatch.delenv("DEXH2R_ISAACGYM_DEVICE")
-    with pytest.raises(IsaacGymError, match=r"no CUDA device.*DEXH2R_ISAACGYM_DEVICE=cpu"):
+    with nothing_left(), pytest.raises(IsaacGymError, match=r"no CUDA device.*DEXH2R_ISAACGYM_DEVICE=cpu"):
         running()
     monkeypatch.setenv("DEXH2R_ISAACGYM_DEVICE", "gpu")
     with pytest.raises(ValueError, match="valid: cpu, cuda:0"):

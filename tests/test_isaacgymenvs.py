@@ -185,9 +185,9 @@ def readable():
 @pytest.mark.parametrize("path", readable(), ids=lambda p: str(p.relative_to(ROOT)))
 def test_python_3_8_can_read_it(path):
     """Its syntax, and what it does when it runs, but for annotations, which are never looked at."""
-    vermin = pytest.importorskip("vermin", reason="vermin is not installed")
     source = path.read_text()
     ast.parse(source, feature_version=(3, 8))
+    vermin = pytest.importorskip("vermin", reason="vermin is not installed")
     assert "from __future__ import annotations" in source or path.name == "__init__.py"
     checked = vermin.Config()
     checked.add_exclusion("long")  # Python 2's, which a local function shares its name with

@@ -16,7 +16,7 @@ import torch
 from gymnasium.utils.env_checker import check_env
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
-from dexh2r_gym.bench_sweep import machine, measure, sweep_markdown
+from dexh2r_gym.bench_sweep import machine, measure, sweep, sweep_markdown
 from dexh2r_gym.envs import HandoverVectorEnv
 from dexh2r_gym.envs.recordings import Recordings, open_split
 from dexh2r_gym.parity import FREE, compare, markdown
@@ -149,6 +149,32 @@ def test_nothing_is_read_back_from_the_device(trials):
         sim.reset(some, ALL, *frames[0], torch.full((WORLDS, 3), 1.2, dtype=torch.float64))
         sim.step(*frames[2], some, EVERYWHERE)
     assert not sim.state.diverged.any()
+
+
+def test_an_environment_on_it_reads_nothing_either():
+    """Steps with observations, goals, alignment and metrics, and resets by mask, all as tensors."""
+    options = {"backend": "mjwarp", "device": "cpu", "output": "torch", "released_metrics": False}
+    env = HandoverVectorEnv(WORLDS, split="validation", autoreset_mode="Disabled", **options)
+    env.reset(seed=1)
+    env.step(torch.zeros(WORLDS, HAND_STATE_SIZE))  # brings what never changes to the device
+    masks = torch.tensor([[True, False, True, False], [False] * WORLDS])
+    with nothing_is_read():
+        for mask in masks.unbind():
+            observation, reward, terminated, truncated, _ = env.step(torch.zeros(WORLDS, HAND_STATE_SIZE))
+            env.reset(options={"reset_mask": terminated | truncated | mask})
+    assert observation.isfinite().all() and reward.isfinite().all()
+    env.close()
+
+
+def test_torch_sees_the_arrays_of_warp_themselves(trials):
+    """What is read and written of them are no copies."""
+    sim = started(trials, "mjwarp")
+    seen = [(sim._qpos, sim._data.qpos), (sim._qvel, sim._data.qvel), (sim._felt, sim._sensed)]
+    seen += list(zip(sim._plan, sim._told, strict=True))
+    seen += [(field, getattr(sim._model, name)) for name, field in sim._fields.items()]
+    assert len(seen) > 10
+    for view, array in seen:
+        assert view.data_ptr() == array.ptr
 
 
 @pytest.mark.parametrize("masked", [False, True])
@@ -357,6 +383,15 @@ def test_speed_is_measured():
     assert here.startswith("**No GPU**") and "| state | 2 |" in here
     card = {"device": "cuda", "name": "H200", "memory_gb": 141.0, "driver": "999.9"}
     assert sweep_markdown(result | {"machine": card}).startswith("H200 (141 GB), driver 999.9; torch 9; 1 s")
+
+
+def test_without_a_gpu_a_sweep_runs_on_the_processor_and_says_so(tmp_path):
+    text = sweep(tmp_path / "sweep", device="cpu", num_envs=(2,), seconds=0.1, progress=False)
+    assert text == (tmp_path / "sweep/sweep.md").read_text() and text.startswith("**No GPU**")
+    found = json.loads((tmp_path / "sweep/sweep.json").read_text())
+    assert [(row["observation"], row["num_envs"]) for row in found["rows"]] == [("state", 2), ("point_cloud", 2)]
+    assert all(row["steps_per_s"] > 0 and row["diverged"] == 0 for row in found["rows"])
+    assert found["machine"]["device"] == "cpu" and found["versions"]["mujoco-warp"]
 
 
 # --- errors ---
