@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,8 @@ def video_wall(films: Mapping[str, Sequence[Path]], out: Path) -> None:
     length = max(len(film) for row in rows.values() for film, _ in row)
     rate = next(iter(rows.values()))[0][1]
     partial = out.with_name(f"partial_{out.name}")
-    writer: Any = imageio.get_writer(partial, fps=rate, macro_block_size=2)
-    with writer:
+    # imageio's own `with` leaves ffmpeg running where an error ends it
+    with closing(imageio.get_writer(partial, fps=rate, macro_block_size=2)) as writer:
         for t in tqdm(range(length), desc="video wall", unit="frame", leave=False, delay=2):
             wall = []
             for agent, row in rows.items():

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import imageio.v2 as imageio
 import numpy as np
@@ -68,8 +68,8 @@ def _write_all(timeline: Timeline, path: Path, progress: Callable[[Iterable[int]
 
 def write_video(timeline: Timeline, path: Path, frames: Iterable[int]) -> None:
     """Some frames as a video in real time."""
-    writer: Any = imageio.get_writer(path, fps=timeline.replay.fps, macro_block_size=2)
-    with writer:
+    # imageio's own `with` leaves ffmpeg running where an error ends it
+    with closing(imageio.get_writer(path, fps=timeline.replay.fps, macro_block_size=2)) as writer:
         for picture in pictures(timeline, frames, SIZE):
             writer.append_data(picture)
 
