@@ -40,7 +40,8 @@ class Train:
     data: Path | None = None
     """Of a generator: folder of tried grasps."""
     init: Path | None = None
-    """Of a generator: a checkpoint (.safetensors) to start from, pre-trained on other objects."""
+    """A checkpoint (.safetensors) of the same policy or generator to start from, in place of a new one: to train it
+    longer, or on other data than it was pre-trained on."""
     steps: int = 6000
     batch_size: int = 256
     """Of a step, all processes together."""
@@ -87,6 +88,7 @@ class Train:
                 cache=self.cache,
                 max_trials=self.max_trials,
                 labels=self.labels,
+                init=self.init,
             )
         processes().on_main_process(print)(f"wrote {self.out.with_suffix('.safetensors')}")
         processes().destroy_process_group()

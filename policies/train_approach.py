@@ -13,7 +13,7 @@ from torch import Tensor
 from dexh2r_gym.replay import ReplayStore
 from policies.approach import ApproachModel
 from policies.approach_data import ApproachWindows, Labels
-from policies.checkpoint import load_checkpoint, make_model, paper_config
+from policies.checkpoint import load_checkpoint, make_model, paper_config, read_card
 from policies.train import DEFAULTS, TrainOptions, fit, option_words
 
 _FITTED = 4096  # windows from which statistics are taken
@@ -52,6 +52,7 @@ def train(
     size: str = "base",
     config: Mapping[str, Any] | None = None,
     labels: Labels = "expert",
+    init: Path | None = None,
 ) -> ApproachModel:
     """Train a policy on the demonstrations of a store's train split; writes OUT (.safetensors, .json, .jsonl).
 
@@ -61,13 +62,17 @@ def train(
         out: the checkpoint; see `policies.train.fit`, also for what is raised.
         cache: folder in which clouds and pictures are kept for the next training; by default OUT's `frames`.
         max_trials: at most so many trials, spread over the split.
-        size: "base", or "paper" for the published sizes.
-        config: sizes of the model that differ from those.
+        size: of a new one: "base", or "paper" for the published sizes.
+        config: sizes of a new one that differ from those.
         labels: what is learned, see `policies.approach_data.ApproachWindows`.
+        init: checkpoint of the same policy to start from; its sizes and statistics are kept.
     """
     out = out.with_suffix(".safetensors")
     torch.manual_seed(options.seed)
-    model = make_model(policy, {**(paper_config(policy) if size == "paper" else {}), **(config or {})})
+    if init is None:
+        model = make_model(policy, {**(paper_config(policy) if size == "paper" else {}), **(config or {})})
+    else:
+        model = load_checkpoint(init, policy).requires_grad_(True).train()
     settings = model.config
     store = ReplayStore.open(replays)
     windows = ApproachWindows(
@@ -81,10 +86,12 @@ def train(
         max_trials=max_trials,
         labels=labels,
     )
-    model.fit(windows.batch(_FITTED, torch.Generator().manual_seed(options.seed), pictures=False))
+    if init is None:
+        model.fit(windows.batch(_FITTED, torch.Generator().manual_seed(options.seed), pictures=False))
     data = _Demonstrations(windows, store)
-    about = {"policy": policy, "config": asdict(settings)}
+    about = {"policy": policy, "config": asdict(settings), "init": None if init is None else read_card(init)["sha256"]}
     words: list[Any] = ["dexh2r train", policy, "--replays", store.path.name, "--out", out.stem]
     words += ["--size", size, "--labels", labels] + (["--max-trials", max_trials] if max_trials else [])
+    words += ["--init", init.name] if init else []
     fit(model, data, out, options, about=about, command=" ".join(map(str, [*words, *option_words(options)])))
     return load_checkpoint(out)

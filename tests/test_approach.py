@@ -465,6 +465,31 @@ def test_training_goes_on_bit_for_bit_and_the_checkpoint_acts(policy, store, tmp
     assert policies.load(str(path)).name == "whole" and policies.env_options(str(path)) == whole.env_options()
 
 
+def test_training_from_a_checkpoint_keeps_its_sizes_and_statistics(store, tmp_path, monkeypatch):
+    monkeypatch.setattr("policies.train_approach._FITTED", 256)
+    begun = train(
+        "motionnet",
+        str(store),
+        tmp_path / "begun",
+        TrainOptions(steps=2, batch_size=8, warmup=1),
+        config={**SMALL["motionnet"], "width": 40},
+        max_trials=1,
+    )
+    init, options = tmp_path / "begun.safetensors", TrainOptions(steps=3, batch_size=8, learning_rate=1e-3, seed=9)
+    longer = train("motionnet", str(store), tmp_path / "longer", options, max_trials=2, init=init)
+    assert longer.config == begun.config and longer.config.width == 40
+    before = begun.state_dict()
+    moved = {name: (value - before[name]).abs().max() for name, value in longer.state_dict().items()}
+    statistics = {name for name in moved if "numbers" in name}
+    assert statistics and all(moved[name] == 0 for name in statistics)  # those of other trials would differ
+    weights = [moved[name] for name, _ in longer.named_parameters()]
+    assert 0 < max(weights) < 0.02  # AdamW moves by at most a learning rate a step: from there, not from anew
+    about = read_card(tmp_path / "longer.safetensors")
+    assert about["card"]["init"] == read_card(init)["sha256"] and "--init begun.safetensors" in about["card"]["command"]
+    with pytest.raises(ValueError, match="a checkpoint of motionnet, flow was asked for"):
+        train("flow", str(store), tmp_path / "other", options, init=init)
+
+
 def test_a_checkpoint_of_another_layout_or_kind_is_refused(tmp_path):
     model = make_model("motionnet", SMALL["motionnet"])
     path = tmp_path / "other.safetensors"
