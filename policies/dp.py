@@ -77,7 +77,8 @@ class DP(DiffusionPolicy):
     """Looks at `image`, `depth` and `agent_pos`; does not know the goal grasps."""
 
     needs = ("agent_pos", "image", "depth")
-    rays: Tensor  # (H, W, 3), camera frame
+    across: Tensor  # (W,), x of what each column shows at depth 1, camera frame
+    down: Tensor  # (H,), y of each row
 
     def __init__(self, config: DPConfig = DPConfig()) -> None:
         super().__init__()
@@ -92,7 +93,11 @@ class DP(DiffusionPolicy):
             clip_sample=False,
         )
         self.camera = find_cameras(c.cameras, c.image_size)[0]
-        self.register_buffer("rays", self._rays(), persistent=False)
+        inverse = torch.from_numpy(self.camera.intrinsics()).inverse()
+        for name, size, (scale, offset) in zip(
+            ("across", "down"), c.image_size, ((inverse[i, i], inverse[i, 2]) for i in (0, 1)), strict=True
+        ):
+            self.register_buffer(name, (scale * torch.arange(size).double() + offset).float(), persistent=False)
         channels, coordinates = (7, 3) if c.points else (4, 2)
         self.encoder = ImageEncoder(
             channels, c.image_widths, c.feature, strides=c.image_strides, coordinates=coordinates
@@ -102,50 +107,51 @@ class DP(DiffusionPolicy):
     def observe(self, seen: Mapping[str, Tensor]) -> Tensor:
         """See `DiffusionPolicy`. In training every window is cropped at random, else in the middle."""
         c = self.config
-        rays = self.rays.expand(*seen["depth"].shape, 3)
-        image, depth, rays = self._cropped(seen["image"], seen["depth"], rays)
+        corner = self._corner(len(seen["depth"]))
+        image, depth = (self._cropped(seen[key], corner) for key in ("image", "depth"))
         channels = [image.movedim(-1, 2) / 255, ((depth - _NEAR) / (_FAR - _NEAR)).clamp(0, 1)[:, :, None]]
         points = None
         if c.points:
-            points = self._points(seen["agent_pos"], depth, rays)
-            channels.append(points)
-            points = points.flatten(0, 1) * _CLOSER
+            across, down = (
+                rays[first[:, None] + torch.arange(size, device=rays.device)]
+                for rays, first, size in zip((self.across, self.down), corner.to(depth.device).T, c.crop, strict=True)
+            )
+            channels.append(self._points(seen["agent_pos"], depth, across, down))
+            points = channels[-1].flatten(0, 1) * _CLOSER
         away = torch.where(depth > _NEAR, depth, 2 * _FAR).flatten(0, 1)
         feature = self.encoder(torch.cat(channels, dim=2).flatten(0, 1), points, away)
         feature = feature.unflatten(0, depth.shape[:2]).flatten(1)
         return torch.cat((feature, proprioception(seen["agent_pos"], c.rotation, c.frame)), dim=-1)
 
-    def _points(self, hand: Tensor, depth: Tensor, rays: Tensor) -> Tensor:
+    def _points(self, hand: Tensor, depth: Tensor, across: Tensor, down: Tensor) -> Tensor:
         """What the pixels show, (B, T, 3, H, W), in metres, in the frame of `policies.hand_vectors`, in the world
-        from where objects change hands; no more than 1 m each way."""
+        from where objects change hands; no more than 1 m each way. across (B, W), down (B, H): of their rays."""
         pose, _ = split_hand_state(hand)
         eye = self.camera.pose_world(pose).to(depth)
         if self.config.frame == "palm":
             eye = pose_multiply(pose_inverse(pose[:, -1:]), eye)
         else:
             eye = torch.cat((eye[..., :3] - eye.new_tensor(MIDDLE), eye[..., 3:]), dim=-1)
-        seen = (depth[..., None] * rays).flatten(2, 3)  # camera frame
-        there = seen @ quat_to_matrix(eye[..., 3:]).transpose(-1, -2) + eye[..., None, :3]
-        there = there.clamp(-_REACH, _REACH) * (depth > _NEAR).flatten(2)[..., None]
-        return there.transpose(2, 3).unflatten(3, depth.shape[2:])
+        x, y, z = quat_to_matrix(eye[..., 3:])[..., None, None].unbind(-3)  # axes of the camera, (B, T, 3, 1, 1)
+        rays = x * across[:, None, None, None, :] + (y * down[:, None, None, :, None] + z)
+        there = torch.addcmul(eye[..., :3, None, None], depth[:, :, None], rays)
+        return there.clamp_(-_REACH, _REACH).mul_(depth[:, :, None] > _NEAR)
 
-    def _rays(self) -> Tensor:
-        """Of each pixel, the point that it shows at depth 1, (H, W, 3), camera frame."""
-        width, height = self.config.image_size
-        v, u = torch.meshgrid(torch.arange(height).double(), torch.arange(width).double(), indexing="ij")
-        inverse = torch.from_numpy(self.camera.intrinsics()).inverse()
-        return (torch.stack((u, v, torch.ones_like(u)), dim=-1) @ inverse.T).float()
-
-    def _cropped(self, *pictures: Tensor) -> list[Tensor]:
-        """Each (B, T, H, W, ...) -> (B, T, *crop, ...), all at the same places."""
+    def _corner(self, worlds: int) -> Tensor:
+        """Left and upper edge of each world's crop (B, 2): in the middle, in training anywhere in the window."""
         c = self.config
-        (width, height), spare = c.crop, [w - size for w, size in zip(c.window, c.crop, strict=True)]
-        corner = [(size - w) // 2 for size, w in zip(c.image_size, c.window, strict=True)]
+        middle = torch.tensor([(size - crop) // 2 for size, crop in zip(c.image_size, c.crop, strict=True)])
         if not self.training:
-            x, y = (corner[i] + spare[i] // 2 for i in (0, 1))
-            return [p[:, :, y : y + height, x : x + width] for p in pictures]
-        places = [(corner[i] + torch.randint(spare[i] + 1, (len(pictures[0]),))).tolist() for i in (0, 1)]
-        return [
-            torch.stack([p[:, y : y + height, x : x + width] for p, x, y in zip(picture, *places, strict=True)])
-            for picture in pictures
-        ]
+            return middle.expand(worlds, -1)
+        spare = [window - crop for window, crop in zip(c.window, c.crop, strict=True)]
+        first = torch.tensor([(size - window) // 2 for size, window in zip(c.image_size, c.window, strict=True)])
+        return first + torch.stack([torch.randint(n + 1, (worlds,)) for n in spare], dim=-1)
+
+    def _cropped(self, pictures: Tensor, corner: Tensor) -> Tensor:
+        """(B, T, H, W, ...) -> (B, T, *crop, ...), at corner (B, 2)."""
+        width, height = self.config.crop
+        if not self.training:
+            x, y = corner[0].tolist()
+            return pictures[:, :, y : y + height, x : x + width]
+        places = zip(pictures, corner.tolist(), strict=True)
+        return torch.stack([picture[:, y : y + height, x : x + width] for picture, (x, y) in places])

@@ -399,11 +399,40 @@ def test_dp_crops_in_the_middle_and_in_training_anywhere():
     model = DP(DPConfig(**SMALL["dp"]))
     picture = torch.arange(48.0).expand(1, 2, 27, 48)
     model.eval()
-    assert model._cropped(picture)[0][0, 0, 0, [0, -1]].tolist() == [4, 43]
+    assert model._cropped(picture, model._corner(1))[0, 0, 0, [0, -1]].tolist() == [4, 43]
     model.train()
-    twice = [model._cropped(picture, picture) for _ in range(60)]
-    assert all(torch.equal(a, b) for a, b in twice)
-    assert {int(a[0, 0, 0, 0]) for a, _ in twice} == set(range(2, 7))  # 4 of the window are to spare
+    corners = model._corner(200)
+    left = model._cropped(picture.expand(200, -1, -1, -1), corners)[:, :, 0, 0]
+    assert torch.equal(left, corners[:, :1].expand(-1, 2).float())
+    assert set(corners[:, 0].tolist()) == set(range(2, 7))  # 4 of the window are to spare
+    assert set(corners[:, 1].tolist()) == {0, 1, 2}
+
+
+def test_dp_sees_a_crop_as_it_sees_the_whole():
+    """Training crops every world elsewhere; colours, depths and places in space stay together."""
+    model = DP(DPConfig(**SMALL["dp"] | {"window": (48, 27)}))
+    seen = {
+        "image": torch.randint(256, (3, 2, 27, 48, 3), dtype=torch.uint8),
+        "depth": torch.rand(3, 2, 27, 48) + 0.6,
+        "agent_pos": states(0, 3, 2),
+    }
+    given = []
+    model.encoder.register_forward_pre_hook(lambda _, inputs: given.append(inputs))
+    model.train()
+    torch.manual_seed(1)
+    corners = model._corner(3)
+    torch.manual_seed(1)
+    model.observe(seen)
+    whole = model._points(seen["agent_pos"], seen["depth"], model.across.expand(3, -1), model.down.expand(3, -1))
+    channels, points, depth = given[0]
+    for world, (x, y) in enumerate(corners.tolist()):
+        there = (slice(y, y + 24), slice(x, x + 40))
+        for t in range(2):
+            k = 2 * world + t
+            torch.testing.assert_close(channels[k, :3].movedim(0, -1), seen["image"][world, t][there] / 255)
+            torch.testing.assert_close(channels[k, 4:], whole[world, t][:, *there])
+            torch.testing.assert_close(points[k], 10 * channels[k, 4:])
+            torch.testing.assert_close(depth[k], seen["depth"][world, t][there])
 
 
 def test_dp_knows_where_in_the_world_its_pixels_are():
@@ -418,7 +447,7 @@ def test_dp_knows_where_in_the_world_its_pixels_are():
         u, v = (torch.from_numpy(model.camera.intrinsics()).float() @ (seen / seen[2]))[:2]
         column, row = round(float(u)), round(float(v))
         depth = torch.full((1, 1, 27, 48), float(seen[2]))
-        found = model._points(hand, depth, model.rays.expand(1, 1, 27, 48, 3))[0, 0, :, row, column]
+        found = model._points(hand, depth, model.across[None], model.down[None])[0, 0, :, row, column]
         wanted = point - torch.tensor(MIDDLE) if frame == "world" else pose_apply(pose_inverse(pose), point)
         assert (found - wanted).norm() < 0.7 * float(seen[2]) / (0.477 * 48)  # half a pixel's diagonal
 

@@ -22,6 +22,7 @@ from dexh2r_gym.extras import MissingExtraError
 from dexh2r_gym.ray_cluster import RayCluster, UnlikeError
 from dexh2r_gym.replay import generate as generating
 from dexh2r_gym.replay.generate import generate
+from dexh2r_gym.replay.presets import PRESETS
 from dexh2r_gym.run_folder import RunFolder
 from dexh2r_gym.shards import Shard, agent_print, run_shard
 from tests.test_evaluate import Chaser, store, without_speed  # noqa: F401  a fixture
@@ -127,7 +128,7 @@ def test_a_shard_that_fails_three_times_stops_the_run_which_then_goes_on(cluster
     assert_same_run(alone, tmp_path)
 
 
-def test_a_generation_whose_worker_is_killed_gives_the_same_bytes(cluster, tmp_path, monkeypatch):
+def test_a_generation_whose_worker_is_killed_gives_the_same_bytes(cluster, tmp_path, monkeypatch, dexh2r):
     monkeypatch.setattr(generating, "_BATCH", 2)
     plain = generate(tmp_path / "plain.zarr.zip", preset=TINY, demonstrator=None, workers=1, progress=False)
     killed: list[int] = []
@@ -145,7 +146,9 @@ def test_a_generation_whose_worker_is_killed_gives_the_same_bytes(cluster, tmp_p
 
     killer = threading.Thread(target=kill_one)
     killer.start()
-    there = generate(tmp_path / "there.zarr.zip", preset=TINY, demonstrator=None, ray=cluster, progress=False)
+    monkeypatch.setitem(PRESETS, "mini", TINY)
+    there = tmp_path / "there.zarr.zip"
+    assert dexh2r(f"replays generate --preset mini --demonstrations none --ray {cluster} {there}") == 0
     killer.join()
     assert killed and there.read_bytes() == plain.read_bytes()
     assert [path.name for path in tmp_path.iterdir()].count("there.zarr.zip.partial") == 0
