@@ -146,6 +146,59 @@ def test_everything_goes_where_it_is_told(double):
     sim.close()
 
 
+LISTENS = """
+import json
+from isaacgym import _world, gymapi
+
+told = {}
+
+def listens(name, note):
+    real = getattr(_world, name)
+    def call(*arguments):
+        note(*arguments)
+        with open(FILE, "w") as file:
+            json.dump(told, file)
+        return real(*arguments)
+    setattr(_world, name, call)
+
+def numbers(thing):
+    values = ((name, getattr(thing, name)) for name in vars(thing))
+    return {name: value for name, value in values if isinstance(value, (bool, int, float))}
+
+def of_sim(device, graphics, kind, params):
+    told["sim"], told["physx"], told["engine"] = numbers(params), numbers(params.physx), int(kind)
+    told["gravity"] = numbers(params.gravity)
+
+def of_dofs(env, actor, properties):
+    for name in ("driveMode", "stiffness", "damping"):
+        told[name] = [float(x) for x in properties[name]]
+
+def of_shapes(env, actor, shapes):
+    told.setdefault("friction", []).extend(shape.friction for shape in shapes)
+
+listens("create_sim", of_sim)
+listens("set_actor_dof_properties", of_dofs)
+listens("set_actor_rigid_shape_properties", of_shapes)
+told["modes"] = [int(gymapi.SIM_PHYSX), int(gymapi.DOF_MODE_POS)]
+"""
+
+
+def test_the_simulation_is_told_what_the_released_code_tells_it(double, monkeypatch, tmp_path):
+    """1/60 s, 2 substeps, PhysX TGS, stiffness and damping 400, friction 2; not taken over: no gravity."""
+    told = tmp_path / "told.json"
+    (tmp_path / "sitecustomize.py").write_text(f"FILE = {str(told)!r}\n{LISTENS}")
+    monkeypatch.setenv("PYTHONPATH", f"{DOUBLE}{os.pathsep}{tmp_path}")
+    sim, _ = simulator(load_object("hammer"), worlds=1)
+    sim.close()
+    found = json.loads(told.read_text())
+    assert found["sim"]["dt"] == pytest.approx(1 / 60) and found["sim"]["substeps"] == 2
+    assert found["physx"]["solver_type"] == 1 and found["engine"] == found["modes"][0]
+    assert found["gravity"] == {"x": 0, "y": 0, "z": -9.81}
+    assert found["stiffness"] == found["damping"] == [400.0] * 28
+    assert found["driveMode"] == [found["modes"][1]] * 28
+    assert set(found["friction"]) == {2.0}  # of hand, object and giver
+
+
 def test_what_is_let_go_falls(double):
     sim, scene = simulator(load_object("hammer"))
     for _ in range(3):

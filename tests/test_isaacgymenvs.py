@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import yaml
 from gymnasium.vector import AutoresetMode
+from omegaconf import MissingMandatoryValue, OmegaConf
 
 import dexh2r_gym
 from dexh2r_gym.alignment import SpeedLimits
@@ -35,25 +35,38 @@ def run(arguments, script=SCRIPT):
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
 
 
-def config(assets, num_envs, mode="easy"):
-    """The task's yaml, resolved as a CPU run of IsaacGymEnvs resolves it."""
-    text = (TASK / "cfg" / "task" / "DexH2RHandover.yaml").read_text()
-    values = {
-        "${..physics_engine}": "physx",
-        "${resolve_default:1024,${...num_envs}}": str(num_envs),
-        '${eq:${...pipeline},"gpu"}': "false",
-        "${....num_threads}": "4",
-        '${contains:"cuda",${....sim_device}}': "false",
-        "${....num_subscenes}": "4",
-        "???": json.dumps(str(assets)),
+RESOLVERS = {  # of IsaacGymEnvs' train.py
+    "eq": lambda a, b: a.lower() == b.lower(),
+    "contains": lambda part, whole: part.lower() in whole.lower(),
+    "if": lambda condition, yes, no: yes if condition else no,
+    "resolve_default": lambda default, given: default if given == "" else given,
+}
+
+
+def composed(**changes):
+    """Both yamls as IsaacGymEnvs' own config.yaml, given on its command line what differs, resolves them."""
+    for name, resolver in RESOLVERS.items():
+        OmegaConf.register_resolver(name, resolver, replace=True)
+    given = {"num_envs": "", "max_iterations": "", "experiment": "", "checkpoint": "", "seed": 42, "multi_gpu": False}
+    given |= {
+        "physics_engine": "physx",
+        "pipeline": "gpu",
+        "sim_device": "cuda:0",
+        "num_threads": 4,
+        "num_subscenes": 4,
     }
-    for name, value in values.items():
-        assert name in text, name
-        text = text.replace(name, value)
-    assert "${" not in text
-    cfg = yaml.safe_load(text)
-    cfg["env"]["mode"] = mode
-    return cfg
+    parts = {"task": "DexH2RHandover", "train": "DexH2RHandoverPPO"}
+    yamls = {part: OmegaConf.load(TASK / "cfg" / part / f"{name}.yaml") for part, name in parts.items()}
+    try:
+        return OmegaConf.to_container(OmegaConf.merge(given, yamls, changes), resolve=True, throw_on_missing=True)
+    finally:
+        OmegaConf.clear_resolvers()
+
+
+def config(assets, num_envs, mode="easy"):
+    """The task's part on a CPU."""
+    task = {"env": {"assets": str(assets), "mode": mode}}
+    return composed(num_envs=num_envs, pipeline="cpu", sim_device="cpu", task=task)["task"]
 
 
 @pytest.fixture(scope="module")
@@ -155,10 +168,27 @@ def test_the_launcher_registers_the_task_and_shows_its_configs():
     told = json.loads(out.stdout.splitlines()[-1])
     assert told["tasks"] == ["DexH2RHandover"]
     assert told["arguments"] == ["--config-dir", str(TASK / "cfg"), "task=DexH2RHandover", "headless=True"]
-    train = yaml.safe_load((TASK / "cfg" / "train" / "DexH2RHandoverPPO.yaml").read_text())["params"]
-    assert train["algo"]["name"] == "a2c_continuous"
-    horizon, batch = train["config"]["horizon_length"], train["config"]["minibatch_size"]
-    assert horizon * 1024 % batch == 0  # rl_games refuses others
+
+
+def test_the_yamls_resolve_as_isaacgymenvs_resolves_them():
+    with pytest.raises(MissingMandatoryValue, match="assets"):
+        composed()
+    cfg = composed(task={"env": {"assets": "x"}})
+    task, ppo = cfg["task"], cfg["train"]["params"]
+    assert task["physics_engine"] == "physx" and task["env"]["numEnvs"] == 1024 and task["name"] == "DexH2RHandover"
+    assert task["sim"]["use_gpu_pipeline"] is True and task["sim"]["physx"]["use_gpu"] is True
+    assert task["sim"]["physx"]["num_threads"] == task["sim"]["physx"]["num_subscenes"] == 4
+    assert ppo["algo"]["name"] == "a2c_continuous" and ppo["seed"] == 42
+    assert ppo["load_checkpoint"] is False and ppo["load_path"] == ""
+    assert ppo["config"]["name"] == ppo["config"]["full_experiment_name"] == "DexH2RHandover"
+    assert ppo["config"]["num_actors"] == 1024 and ppo["config"]["max_epochs"] == 2000
+    assert ppo["config"]["horizon_length"] * 1024 % ppo["config"]["minibatch_size"] == 0  # rl_games refuses others
+    told = {"num_envs": 64, "max_iterations": 5, "experiment": "mine", "checkpoint": "a.pth", "multi_gpu": True}
+    cfg = composed(**told, pipeline="cpu", task={"env": {"assets": "x"}})
+    task, ppo = cfg["task"], cfg["train"]["params"]
+    assert task["env"]["numEnvs"] == ppo["config"]["num_actors"] == 64 and not task["sim"]["use_gpu_pipeline"]
+    assert ppo["load_checkpoint"] is True and ppo["load_path"] == "a.pth"
+    assert (ppo["config"]["max_epochs"], ppo["config"]["name"], ppo["config"]["multi_gpu"]) == (5, "mine", True)
 
 
 def test_the_yaml_has_the_worker_s_parameters():
