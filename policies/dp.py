@@ -94,10 +94,9 @@ class DP(DiffusionPolicy):
         )
         self.camera = find_cameras(c.cameras, c.image_size)[0]
         inverse = torch.from_numpy(self.camera.intrinsics()).inverse()
-        for name, size, (scale, offset) in zip(
-            ("across", "down"), c.image_size, ((inverse[i, i], inverse[i, 2]) for i in (0, 1)), strict=True
-        ):
-            self.register_buffer(name, (scale * torch.arange(size).double() + offset).float(), persistent=False)
+        for i, (name, size) in enumerate(zip(("across", "down"), c.image_size, strict=True)):
+            rays = inverse[i, i] * torch.arange(size).double() + inverse[i, 2]
+            self.register_buffer(name, rays.float(), persistent=False)
         channels, coordinates = (7, 3) if c.points else (4, 2)
         self.encoder = ImageEncoder(
             channels, c.image_widths, c.feature, strides=c.image_strides, coordinates=coordinates

@@ -66,7 +66,12 @@ def train(
         config: sizes of a new one that differ from those.
         labels: what is learned, see `policies.approach_data.ApproachWindows`.
         init: checkpoint of the same policy to start from; its sizes and statistics are kept.
+
+    Raises:
+        ValueError: init together with other sizes; or as `ApproachWindows`, `load_checkpoint` and `fit`.
     """
+    if init is not None and (size != "base" or config):
+        raise ValueError(f"{init} has its own sizes, which are kept; leave size and config out")
     out = out.with_suffix(".safetensors")
     torch.manual_seed(options.seed)
     if init is None:

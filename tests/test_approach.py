@@ -515,6 +515,8 @@ def test_training_from_a_checkpoint_keeps_its_sizes_and_statistics(store, tmp_pa
     assert 0 < max(weights) < 0.02  # AdamW moves by at most a learning rate a step: from there, not from anew
     about = read_card(tmp_path / "longer.safetensors")
     assert about["card"]["init"] == read_card(init)["sha256"] and "--init begun.safetensors" in about["card"]["command"]
+    with pytest.raises(ValueError, match="has its own sizes"):
+        train("motionnet", str(store), tmp_path / "other", options, init=init, size="paper")
     with pytest.raises(ValueError, match="a checkpoint of motionnet, flow was asked for"):
         train("flow", str(store), tmp_path / "other", options, init=init)
 
