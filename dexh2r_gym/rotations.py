@@ -2,7 +2,8 @@
 
 Quaternions are unit, ordered w x y z. A pose is 7 numbers [x y z, qw qx qy qz] and maps points of its own frame to the
 frame it is given in. Every function takes any leading batch shape, broadcasts, is differentiable, and is written in
-elementwise operations alone, so that a world's result does not depend on how many worlds stand beside it.
+elementwise operations alone, so that a world's result does not depend on how many worlds stand beside it. For the same
+reason there is no `torch.atan2`: on a CPU its last bits depend on where in the batch a number stands (`angle_of`).
 """
 
 from __future__ import annotations
@@ -50,7 +51,12 @@ def quat_normalize(q: Tensor) -> Tensor:
 def quat_angle(a: Tensor, b: Tensor) -> Tensor:
     """Angle between two rotations, radians in [0, pi]. (..., 4), (..., 4) -> (...)."""
     d = quat_multiply(quat_conjugate(a), b)
-    return 2.0 * torch.atan2(d[..., 1:].norm(dim=-1), d[..., 0].abs())
+    return 2.0 * angle_of(d[..., 1:].norm(dim=-1), d[..., 0].abs())
+
+
+def angle_of(sine: Tensor, cosine: Tensor) -> Tensor:
+    """Angle in [0, pi] of a sine of 0 or more and its cosine, (...), radians, by the tangent of its half."""
+    return 2.0 * torch.atan(sine / (1.0 + cosine).clamp_min(1e-15))
 
 
 def quat_slerp(a: Tensor, b: Tensor, t: Tensor | float) -> Tensor:
@@ -73,7 +79,7 @@ def quat_to_axis_angle(q: Tensor) -> Tensor:
     q = torch.where(q[..., :1] < 0, -q, q)
     n = q[..., 1:].norm(dim=-1, keepdim=True)
     small = n < 1e-7
-    scale = torch.where(small, 2.0, 2.0 * torch.atan2(n, q[..., :1]) / torch.where(small, 1.0, n))
+    scale = torch.where(small, 2.0, 2.0 * angle_of(n, q[..., :1]) / torch.where(small, 1.0, n))
     return q[..., 1:] * scale
 
 

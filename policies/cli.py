@@ -26,14 +26,14 @@ class Train:
     policy: Positional[Literal["motionnet", "dp", "dp3", "flow", "grasp-cvae", "grasp-diffusion"]]
     out: Path
     """Checkpoint to write: OUT.safetensors, OUT.json, and a log OUT.jsonl."""
-    replays: str = "mini"
-    """Of an approach policy: `mini`, or the path of a store; its train split is learned from."""
+    replays: tuple[str, ...] = ("mini",)
+    """Of an approach policy: `mini`, or paths of stores; their train splits are learned from."""
     size: Literal["base", "paper"] = "base"
     """Of an approach policy: base runs in real time on a CPU, paper is as published (flow was not)."""
     cache: Path | None = None
     """Folder in which clouds and pictures of the replays are kept for the next training; by default OUT's `frames`."""
     max_trials: int | None = None
-    """Learn from so many trials at most (pictures take 70 kB a frame on disk)."""
+    """Learn from so many trials of each store at most (pictures take 70 kB a frame on disk)."""
     labels: Literal["expert", "demonstrations"] = "expert"
     """Of an approach policy: what the reactive expert would do from where the hand is, also off the demonstrations; or
     what was demonstrated, as published."""

@@ -25,6 +25,7 @@ from dexh2r_gym.alignment import (
     behind_goal,
 )
 from dexh2r_gym.grasps.generators import GraspGenerator
+from dexh2r_gym.grasps.pool import difference_between
 from dexh2r_gym.hand import OPEN_HAND
 from dexh2r_gym.rotations import pose_apply, pose_inverse, pose_multiply
 from dexh2r_gym.types import NUM_GIVER_JOINTS, join_hand_state, split_hand_state
@@ -34,9 +35,13 @@ from policies.goal_proposals import SeenGoals, cloud_depth, propose_goals
 from policies.reach import reach_cost
 from policies.tracking import Track, follow, restart, rigid_motion, start_track
 
-_STALL_FRAMES = 12  # that the hand stands at a goal before it tries another: it does not hold if the episode goes on
-_STUCK_FRAMES = 12  # in which a hand near its goal has come no nearer, before it tries another: something is in the way
-_NEAR, _NEARER = 0.20, 0.005  # m
+_STALL = 16  # a hand at its goal tries another after so many frames, each in which it is still counting for two
+_NEAR = 0.20  # m from the goal; a hand so near that comes no nearer is held up: something is in the way
+_HELD_FRAMES, _NEARER = 8, 0.015  # in which it has come no nearer by so many m
+_LAG, _LAG_FRAMES = 0.015, 4  # m, and frames that a hand is so far from where it is told to be
+_AIM = 0.9  # of the way back from a goal to the point behind it: where the approach leads, and alignment takes over
+_ALIKE = 0.8  # goals that differ by less are given up together, see `grasps.pool.difference`
+_STILL = 0.01  # rad a frame, of fingers that have come to rest
 _CLOSING = 0.02  # rad a frame; fingers that move by more are on their way
 _COST_POINTS = 128  # of a cloud, from which the way to a goal keeps away
 _RETREATS = 2.0  # behind a goal: where the hand is expected to come from
@@ -59,7 +64,9 @@ class DynamicGraspState:
     stalled: Tensor  # (B,) long, frames that the hand has stood at its goal
     nearest: Tensor  # (B,) m, how near it has come to it on the way
     stuck: Tensor  # (B,) long, frames since it came nearer
+    lagged: Tensor  # (B,) long, frames that the hand has not been where it was told to be, in alignment
     tries: Tensor  # (B,) long, times that the way to the goal was blocked
+    hand: Tensor  # (B, 28) hand state last seen
     command: Tensor  # (B, 28) hand state last told
     giver: Tensor  # (B, 16, 3) m, world
     approach: Any
@@ -125,17 +132,18 @@ class DynamicGrasp:
         fresh = torch.from_numpy(fresh_worlds(len(hand), state, episode_start))
         state = self._look(state, fresh, cloud, hand, giver)
         goal, d, state = self._choose(state, cloud, hand)
-        state = _notice(state, d)
-        begins = ~state.aligning & (d < self._start_distance) & state.begun
-        aligning = begins | (state.aligning & (d < 2 * self._start_distance))
+        held_up, state = _notice(state, d)
+        begins = ~state.aligning & ((d < self._start_distance) | held_up) & state.begun
+        leaves = d > torch.where(state.tries > 0, 2 * _NEAR, 2 * self._start_distance)
+        aligning = begins | (state.aligning & ~leaves)
         state = replace(state, aligning=aligning, command=torch.where(begins[:, None], hand, state.command))
         action, state = self._come_nearer(observation, goal, fresh, state)
         w = state.aligning.nonzero()[:, 0]
         if len(w) > 0:
-            step, state = self._align(w, goal[w], state)
+            step, state = self._align(w, goal[w], hand, state)
             action = action.index_put((w,), step)
         action = torch.where(state.begun[:, None], action, hand)
-        return action.numpy(), replace(state, command=action)
+        return action.numpy(), replace(state, hand=hand, command=action)
 
     def _look(
         self, state: DynamicGraspState | None, fresh: Tensor, cloud: Tensor, hand: Tensor, giver: Tensor
@@ -166,6 +174,7 @@ class DynamicGrasp:
             stalled=state.stalled * ~anew,
             nearest=torch.where(anew, torch.inf, state.nearest),
             stuck=state.stuck * ~anew,
+            lagged=state.lagged * ~anew,
             tries=state.tries * ~anew,
             command=torch.where(anew[:, None], hand, state.command),
             giver=giver,
@@ -179,9 +188,12 @@ class DynamicGrasp:
         pose, joints = (x[:, None].expand(-1, self._num_goals, -1) for x in (pose, joints))
         goals = SeenGoals(pose, joints, every, torch.zeros(worlds, dtype=torch.long))
         none = torch.zeros(worlds, dtype=torch.long)
+        frames = dict.fromkeys(("stalled", "stuck", "lagged", "tries"), none)
+        flags = dict.fromkeys(("begun", "aligning", "retreating"), no)
         return DynamicGraspState(
-            no, start_track(cloud), goals, none, ~no, ~every, no, no, none, none.float(), none, none, hand, giver, None
-        )
+            **frames, **flags, track=start_track(cloud), goals=goals, goal=none, undecided=~no, given_up=~every,
+            nearest=none.float(), hand=hand, command=hand, giver=giver, approach=None,
+        )  # fmt: skip
 
     def _choose(
         self, state: DynamicGraspState, cloud: Tensor, hand: Tensor
@@ -232,15 +244,18 @@ class DynamicGrasp:
     def _come_nearer(
         self, observation: Mapping[str, Any], goal: Tensor, fresh: Tensor, state: DynamicGraspState
     ) -> tuple[Tensor, DynamicGraspState]:
-        """The approach's actions (B, 28), which is shown the agent's own goal as `goal_pos`."""
+        """The approach's actions (B, 28). It is shown, as `goal_pos`, where alignment takes over from it, hand open."""
         joints = state.goals.joints[torch.arange(len(goal)), state.goal]
-        own = join_hand_state(pose_multiply(state.track.pose, goal), joints).float().numpy()
+        pose, joints = behind_goal(goal, _AIM), joints + _AIM * (OPEN_HAND.to(joints) - joints)
+        own = join_hand_state(pose_multiply(state.track.pose, pose), joints).float().numpy()
         shown = {key: value for key, value in observation.items() if key not in PRIVILEGED} | {"goal_pos": own}
         start = None if state.approach is None else fresh.numpy()
         action, approach = self._approach.predict(shown, state.approach, start)
         return torch.from_numpy(np.asarray(action)).float(), replace(state, approach=approach)
 
-    def _align(self, w: Tensor, goal: Tensor, state: DynamicGraspState) -> tuple[Tensor, DynamicGraspState]:
+    def _align(
+        self, w: Tensor, goal: Tensor, hand: Tensor, state: DynamicGraspState
+    ) -> tuple[Tensor, DynamicGraspState]:
         """Actions (n, 28) of worlds w (n,): a step of goal pose alignment with its collision check (section 4.3)."""
         index, ahead = state.goal[w], state.track.expected()[w]
         pose, joints = split_hand_state(state.command[w])
@@ -254,33 +269,45 @@ class DynamicGrasp:
         choice = torch.full_like(w, away)
         for number in reversed(range(away)):
             choice[cloud_depth(*candidates[number], points) <= limit] = number
-        blocked = choice == away
+        lagged = (state.lagged[w] + 1) * ((hand[w, :3] - state.command[w, :3]).norm(dim=-1) > _LAG)
+        blocked = (choice == away) | (lagged > _LAG_FRAMES)
         there = (target[:, :3] - pose[:, :3]).norm(dim=-1) < REACHED_DISTANCE
         behind = arrived(pose, joints, behind_goal(target), OPEN_HAND.to(joints).expand_as(joints))
         rows = torch.arange(len(w))
         closing = (steps[choice, rows, 6:] - joints).abs().amax(-1) > _CLOSING
-        stalled = (state.stalled[w] + ~closing) * there
+        still = (hand[w, 6:] - state.hand[w, 6:]).abs().amax(-1) < _STILL
+        stalled = (state.stalled[w] + torch.where(still, 2, 1) * ~closing) * there
         tries = state.tries[w] + (blocked & ~state.retreating[w])
-        give_up = (blocked & (behind | (tries > 1))) | (stalled > _STALL_FRAMES)
+        give_up = (blocked & (behind | (tries > 1))) | (stalled > _STALL)
         retreating = give_up | blocked | (state.retreating[w] & ~behind)
         choice[retreating] = away
+        given_up = alike(state.goals.palm_pose[w], index) & give_up[:, None]
         return steps[choice, rows].float(), replace(
             state,
-            given_up=state.given_up.index_put((w, index), state.given_up[w, index] | give_up),
+            given_up=state.given_up.index_put((w,), state.given_up[w] | given_up),
             retreating=state.retreating.index_put((w,), retreating),
             stalled=state.stalled.index_put((w,), stalled * ~give_up),
+            lagged=state.lagged.index_put((w,), lagged * ~blocked),
             tries=state.tries.index_put((w,), tries * ~give_up),
         )
 
 
-def _notice(state: DynamicGraspState, d: Tensor) -> DynamicGraspState:
-    """Give up goals that the hand comes no nearer to on the way, d (B,) metres from them."""
+def _notice(state: DynamicGraspState, d: Tensor) -> tuple[Tensor, DynamicGraspState]:
+    """Hands that are held up near their goals, d (B,) metres from them: (B,) bool. Something is in the way: they go
+    back and come in from behind the goal."""
     nearer = d < state.nearest - _NEARER
     stuck = (state.stuck + 1) * (~nearer & ~state.aligning & state.begun & (d < _NEAR))
-    give_up, rows = stuck > _STUCK_FRAMES, torch.arange(len(d))
-    return replace(
+    held_up = stuck > _HELD_FRAMES
+    return held_up, replace(
         state,
-        nearest=torch.where(nearer, d, state.nearest).masked_fill(give_up, torch.inf),
-        stuck=stuck * ~give_up,
-        given_up=state.given_up.index_put((rows, state.goal), state.given_up[rows, state.goal] | give_up),
+        nearest=torch.where(nearer, d, state.nearest).masked_fill(held_up, torch.inf),
+        stuck=stuck * ~held_up,
+        retreating=state.retreating | held_up,
+        tries=state.tries + held_up,
     )
+
+
+def alike(palm_pose: Tensor, index: Tensor) -> Tensor:
+    """Which of the goals (n, G, 7) are much like the one of this index (n,), itself included: (n, G) bool."""
+    own = palm_pose[torch.arange(len(index)), index]
+    return difference_between(palm_pose, own[:, None]) < _ALIKE

@@ -1,8 +1,8 @@
-"""Training of the approach policies, on the demonstrations of a store."""
+"""Training of the approach policies, on the demonstrations of stores."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,21 +21,31 @@ _FRAMES = ("num_points", "cameras", "image_size")  # settings that say what clou
 
 
 class _Demonstrations:
-    """See `policies.train.TrainData`."""
+    """See `policies.train.TrainData`; stores are drawn from in proportion to their windows."""
 
-    def __init__(self, windows: ApproachWindows, store: ReplayStore) -> None:
+    def __init__(self, windows: Sequence[ApproachWindows], stores: Sequence[ReplayStore]) -> None:
         self._windows = windows
+        self._shares = torch.tensor([float(len(part)) for part in windows])
         self.about: Mapping[str, Any] = {
-            "replays": store.path.name,
-            "store": store.attrs["sha256"]["data/hand_state"],
-            "objects": windows.objects,
-            "trials": windows.num_trials,
-            "windows": len(windows),
-            "labels": windows.labels,
+            "replays": ", ".join(store.path.name for store in stores),
+            "store": ", ".join(store.attrs["sha256"]["data/hand_state"] for store in stores),
+            "objects": sorted({name for part in windows for name in part.objects}),
+            "trials": sum(part.num_trials for part in windows),
+            "windows": sum(map(len, windows)),
+            "labels": windows[0].labels,
         }
 
-    def batch(self, size: int, generator: torch.Generator) -> dict[str, Tensor]:
-        return self._windows.batch(size, generator)
+    def batch(self, size: int, generator: torch.Generator, *, pictures: bool = True) -> dict[str, Tensor]:
+        if len(self._windows) == 1:
+            return self._windows[0].batch(size, generator, pictures=pictures)
+        drawn = torch.multinomial(self._shares, size, replacement=True, generator=generator)
+        counts = drawn.bincount(minlength=len(self._windows)).tolist()
+        parts = [
+            part.batch(count, generator, pictures=pictures)
+            for part, count in zip(self._windows, counts, strict=True)
+            if count
+        ]
+        return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
 
     def describe(self, batch: Mapping[str, Tensor]) -> str:
         return f"windows with the palm at {batch['agent_pos'][:3, -1, :3].tolist()} m and others"
@@ -43,7 +53,7 @@ class _Demonstrations:
 
 def train(
     policy: str,
-    replays: str,
+    replays: str | Sequence[str],
     out: Path,
     options: TrainOptions = DEFAULTS,
     *,
@@ -54,21 +64,22 @@ def train(
     labels: Labels = "expert",
     init: Path | None = None,
 ) -> ApproachModel:
-    """Train a policy on the demonstrations of a store's train split; writes OUT (.safetensors, .json, .jsonl).
+    """Train a policy on the demonstrations of stores' train splits; writes OUT (.safetensors, .json, .jsonl).
 
     Args:
         policy: `motionnet`, `dp`, `dp3` or `flow`.
-        replays: name or path of a store.
+        replays: names or paths of stores, or of one.
         out: the checkpoint; see `policies.train.fit`, also for what is raised.
         cache: folder in which clouds and pictures are kept for the next training; by default OUT's `frames`.
-        max_trials: at most so many trials, spread over the split.
+        max_trials: at most so many trials of each store, spread over the split.
         size: of a new one: "base", or "paper" for the published sizes.
         config: sizes of a new one that differ from those.
         labels: what is learned, see `policies.approach_data.ApproachWindows`.
         init: checkpoint of the same policy to start from; its sizes and statistics are kept.
 
     Raises:
-        ValueError: init together with other sizes; or as `ApproachWindows`, `load_checkpoint` and `fit`.
+        ValueError: init together with other sizes; stores of different frame rates; or as `ApproachWindows`,
+            `load_checkpoint` and `fit`.
     """
     if init is not None and (size != "base" or config):
         raise ValueError(f"{init} has its own sizes, which are kept; leave size and config out")
@@ -79,24 +90,31 @@ def train(
     else:
         model = load_checkpoint(init, policy).requires_grad_(True).train()
     settings = model.config
-    store = ReplayStore.open(replays)
-    windows = ApproachWindows(
-        store,
-        "train",
-        observed=settings.observed,
-        ahead=model.ahead,
-        needs=model.needs,
-        frames={name: getattr(settings, name) for name in _FRAMES if hasattr(settings, name)},
-        cache=cache or out.parent / "frames",
-        max_trials=max_trials,
-        labels=labels,
-    )
+    stores = [ReplayStore.open(name) for name in ([replays] if isinstance(replays, str) else replays)]
+    if len(rates := {store.info(id).fps for store in stores for id in store.ids("train")}) > 1:
+        raise ValueError(f"the stores have trials of {sorted(rates)} frames a second; policies learn one rate")
+    windows = [
+        ApproachWindows(
+            store,
+            "train",
+            observed=settings.observed,
+            ahead=model.ahead,
+            needs=model.needs,
+            frames={name: getattr(settings, name) for name in _FRAMES if hasattr(settings, name)},
+            cache=cache or out.parent / "frames",
+            max_trials=max_trials,
+            labels=labels,
+        )
+        for store in stores
+    ]
+    data = _Demonstrations(windows, stores)
     if init is None:
-        model.fit(windows.batch(_FITTED, torch.Generator().manual_seed(options.seed), pictures=False))
-    data = _Demonstrations(windows, store)
+        model.fit(data.batch(_FITTED, torch.Generator().manual_seed(options.seed), pictures=False))
     about = {"policy": policy, "config": asdict(settings), "init": None if init is None else read_card(init)["sha256"]}
-    words: list[Any] = ["dexh2r train", policy, "--replays", store.path.name, "--out", out.stem]
-    words += ["--size", size, "--labels", labels] + (["--max-trials", max_trials] if max_trials else [])
+    words: list[Any] = ["dexh2r train", policy, "--replays", *(store.path.name for store in stores)]
+    words += ["--out", out.stem, "--size", size, "--labels", labels] + (
+        ["--max-trials", max_trials] if max_trials else []
+    )
     words += ["--init", init.name] if init else []
     fit(model, data, out, options, about=about, command=" ".join(map(str, [*words, *option_words(options)])))
     return load_checkpoint(out)

@@ -30,7 +30,7 @@ from policies.hand_vectors import FRAMES, ROTATIONS, base_of, decode, encode, ve
 from policies.normalizer import Normalizer
 from policies.proprioception import MIDDLE
 from policies.train import TrainOptions
-from policies.train_approach import train
+from policies.train_approach import _Demonstrations, train
 from policies.unet1d import ConditionalUNet1D
 from tests.test_env import ID
 from tests.trials import object_of, trial_of
@@ -519,6 +519,29 @@ def test_training_from_a_checkpoint_keeps_its_sizes_and_statistics(store, tmp_pa
         train("motionnet", str(store), tmp_path / "other", options, init=init, size="paper")
     with pytest.raises(ValueError, match="a checkpoint of motionnet, flow was asked for"):
         train("flow", str(store), tmp_path / "other", options, init=init)
+
+
+def test_several_stores_are_drawn_from_by_their_windows(store, tmp_path, monkeypatch):
+    one, two = windows_of(store, max_trials=1), windows_of(store)
+    opened = [ReplayStore.open(str(store))] * 2
+    data = _Demonstrations([one, two], opened)
+    assert data.about["windows"] == len(one) + len(two) and data.about["trials"] == one.num_trials + two.num_trials
+    taken = []
+    real = ApproachWindows.batch
+    monkeypatch.setattr(
+        ApproachWindows, "batch", lambda self, size, *a, **k: (taken.append((self, size)), real(self, size, *a, **k))[1]
+    )
+    batch = data.batch(4000, torch.Generator().manual_seed(0))
+    assert [part for part, _ in taken] == [one, two] and len(batch["agent_pos"]) == len(batch["future"]) == 4000
+    share = len(one) / (len(one) + len(two))
+    assert abs(taken[0][1] / 4000 - share) < 0.04  # five standard deviations of 4000 draws
+    again = data.batch(4000, torch.Generator().manual_seed(0))
+    assert all(torch.equal(batch[key], again[key]) for key in batch)
+    monkeypatch.setattr("policies.train_approach._FITTED", 64)
+    train("motionnet", [str(store)] * 2, tmp_path / "both", TrainOptions(steps=2, batch_size=8, warmup=1),
+          config=SMALL["motionnet"], max_trials=1)  # fmt: skip
+    card = read_card(tmp_path / "both.safetensors")["card"]
+    assert f"--replays {store.name} {store.name}" in card["command"] and card["trials"] == 2
 
 
 def test_a_checkpoint_of_another_layout_or_kind_is_refused(tmp_path):

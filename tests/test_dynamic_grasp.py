@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -16,10 +16,10 @@ from dexh2r_gym.grasps.filters import Fallback
 from dexh2r_gym.grasps.generators import load_generator
 from dexh2r_gym.hand import OPEN_HAND, surface_points
 from dexh2r_gym.objects import ObjectBatch, load_object
-from dexh2r_gym.rotations import quat_angle
+from dexh2r_gym.rotations import pose_multiply, quat_angle, quat_conjugate, quat_from_axis_angle, quat_rotate
 from dexh2r_gym.types import join_hand_state, split_hand_state
 from policies.approach import ApproachModel
-from policies.dynamic_grasp import PRIVILEGED, DynamicGrasp
+from policies.dynamic_grasp import PRIVILEGED, DynamicGrasp, _notice, alike
 from policies.goal_proposals import cloud_depth, giver_gap, propose_goals
 from tests.grasp_cases import FLAT_HAND, RADIUS, beside_palm, cage
 
@@ -178,3 +178,54 @@ def test_an_object_not_yet_seen_is_waited_for(agent):
     _, state = agent.predict(observation | {"point_cloud": np.stack((seen, seen))}, state, np.zeros(2, bool))
     assert state.begun.all()
     torch.testing.assert_close(state.goals.palm_pose[0], state.goals.palm_pose[1])
+
+
+class Noted:
+    """Stays where it is, and keeps what it was shown."""
+
+    def predict(self, observation, state=None, episode_start=None, deterministic=True):
+        self.goal = observation["goal_pos"]
+        return observation["agent_pos"], None
+
+
+def first_look(approach):
+    """The state of an agent that has just seen a can."""
+    seen = CAN.objects[0].points[:1024].float().numpy()[None]
+    giver = np.tile(np.linspace(3, 4, 48, dtype=np.float32), (1, 1))
+    hand = np.full((1, 28), 0.3, dtype=np.float32)
+    agent = DynamicGrasp(load_generator("cvae"), approach, num_goals=20)
+    return agent.predict({"agent_pos": hand, "giver_joints": giver, "point_cloud": seen})[1]
+
+
+def test_the_approach_is_led_behind_the_goal_with_an_open_hand():
+    approach = Noted()
+    state = first_look(approach)
+    shown, joints = split_hand_state(torch.from_numpy(approach.goal).double())
+    goal = pose_multiply(state.track.pose, state.goals.palm_pose[:, state.goal[0]]).double()
+    back = quat_rotate(quat_conjugate(goal[:, 3:]), shown[:, :3] - goal[:, :3])[0]
+    torch.testing.assert_close(back, 0.9 * torch.tensor([0.0, 0.035, -0.035]).double(), atol=1e-5, rtol=0)
+    own = state.goals.joints[0, state.goal[0]].double()
+    torch.testing.assert_close(joints[0], 0.1 * own + 0.9 * OPEN_HAND.double(), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("start", "steps", "held"), [(0.15, 0.0, 9), (0.15, 0.001, 9), (0.19, 0.002, None), (0.5, 0.0, None)]
+)
+def test_a_hand_that_comes_no_nearer_to_its_goal_goes_back(start, steps, held):
+    """By 15 mm in 8 frames it does, and farther than 20 cm away nobody minds."""
+    state = first_look(Noted())
+    state = replace(state, nearest=torch.full((1,), start), stuck=torch.zeros(1, dtype=torch.long))
+    for frame in range(1, 16):
+        held_up, state = _notice(state, torch.full((1,), start - steps * frame))
+        assert held_up.item() == (frame == held)
+        if held_up:
+            assert state.retreating.item() and state.tries.item() == 1 and state.stuck.item() == 0
+            break
+
+
+def test_what_is_like_a_goal_that_did_not_hold_is_given_up_with_it():
+    turn = quat_from_axis_angle(torch.tensor([[0.0, 0.0, a] for a in (0.0, 0.0, 0.0, 0.5, 0.6)]))
+    place = torch.tensor([[0.0, 0, 0], [0.03, 0, 0], [0.035, 0, 0], [0.0, 0, 0], [0.0, 0, 0]])
+    goals = torch.cat((place, turn), dim=-1)[None]  # 0.75 and 0.875 of 4 cm, 0.71 and 0.86 of 0.7 rad
+    assert alike(goals, torch.tensor([0])).tolist() == [[True, True, False, True, False]]
+    assert alike(goals, torch.tensor([2])).tolist() == [[False, True, True, False, False]]

@@ -101,3 +101,34 @@ def test_gradient_at_zero_rotation_is_finite():
     v = torch.zeros(3, dtype=torch.float64, requires_grad=True)
     r.quat_from_axis_angle(v).sum().backward()
     assert torch.isfinite(v.grad).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("size", [1, 3, 5, 17])
+def test_the_last_bit_does_not_depend_on_how_many_stand_beside_it(size, dtype):
+    """torch's own functions of two numbers, atan2 and pow, fail this: full vectors and what is left take other code."""
+    rng = torch.Generator().manual_seed(0)
+    states = torch.randn(1024, 28, generator=rng, dtype=dtype)  # rows of which vectors are parts, as in hand states
+    a, b = random_quats(0, 1024).to(dtype), random_quats(1, 1024).to(dtype)
+    poses = torch.cat((states[:, :3], a), dim=-1), torch.cat((states[:, 7:10], b), dim=-1)
+    part = torch.rand(1024, 1, generator=rng, dtype=dtype)
+    calls = {
+        r.quat_multiply: (a, b),
+        r.quat_rotate: (a, states[:, :3]),
+        r.quat_normalize: (states[:, 3:7],),
+        r.quat_angle: (poses[0][:, 3:], poses[1][:, 3:]),
+        r.angle_of: (a[:, 0].abs(), (1 - a[:, 0].square()).sqrt()),
+        r.quat_slerp: (a, b, part),
+        r.quat_from_axis_angle: (states[:, 3:6],),
+        r.quat_to_axis_angle: (a,),
+        r.quat_to_matrix: (a,),
+        r.quat_from_matrix: (r.quat_to_matrix(a),),
+        r.pose_multiply: poses,
+        r.pose_velocity: (*poses, part),
+        r.pose_integrate: (poses[0], states[:, 10:16], part),
+    }
+    for function, values in calls.items():
+        together = function(*values)
+        for at in range(0, 1024 - size + 1, size):
+            alone = function(*(x[at : at + size].clone() for x in values))
+            assert torch.equal(alone, together[at : at + size]), (function.__name__, at)

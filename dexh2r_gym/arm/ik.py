@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dexh2r_gym.arm.kinematics import ARM_RANGE, ArmFrames, arm_frames, palm_jacobian
-from dexh2r_gym.rotations import quat_to_matrix
+from dexh2r_gym.rotations import angle_of, quat_to_matrix
 
 ROTATION_WEIGHT = 0.2  # m/rad: an error of 0.2 m counts as much as one of 1 rad
 DAMPING, LEAST_DAMPING = 0.1, 1e-8  # mu is the first times the squared error, and the second
@@ -35,7 +35,7 @@ def _error(frames: ArmFrames, position: Tensor, axes: Tensor) -> Tensor:
     cosine = 0.5 * (dots[:, 0] + dots[:, 1] + dots[:, 2])
     cosine = cosine[:, :1] + cosine[:, 1:2] + cosine[:, 2:] - 0.5
     length = (sine[:, :1].square() + sine[:, 1:2].square() + sine[:, 2:].square()).sqrt()
-    scale = torch.where(length > 1e-9, torch.atan2(length, cosine) / length.clamp_min(1e-9), 1.0)
+    scale = torch.where(length > 1e-9, angle_of(length, cosine) / length.clamp_min(1e-9), 1.0)
     return torch.cat((position - frames.palm, ROTATION_WEIGHT * scale * sine), dim=-1)
 
 

@@ -92,10 +92,14 @@ def joined(first: GraspPool, second: GraspPool) -> GraspPool:
 
 
 def difference(palm_pose: Tensor) -> Tensor:
-    """How different each two palms (G, 7) are: (G, G), 1 for 4 cm apart or turned by 0.7 rad."""
-    shift = (palm_pose[:, None, :3] - palm_pose[:, :3]).norm(dim=-1) / _SPREAD[0]
-    turn = quat_angle(palm_pose[:, None, 3:], palm_pose[:, 3:]) / _SPREAD[1]
-    return (shift.square() + turn.square()).sqrt()
+    """How different each two palms (G, 7) are: (G, G), see `difference_between`."""
+    return difference_between(palm_pose[:, None], palm_pose)
+
+
+def difference_between(a: Tensor, b: Tensor) -> Tensor:
+    """How different palms (..., 7) are from others: (...), 1 for 4 cm apart or turned by 0.7 rad."""
+    shift = (a[..., :3] - b[..., :3]).norm(dim=-1) / _SPREAD[0]
+    return (shift.square() + (quat_angle(a[..., 3:], b[..., 3:]) / _SPREAD[1]).square()).sqrt()
 
 
 @cache
