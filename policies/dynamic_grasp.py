@@ -8,7 +8,7 @@ itself on goals of its own.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,56 +25,25 @@ from dexh2r_gym.alignment import (
     behind_goal,
 )
 from dexh2r_gym.grasps.generators import GraspGenerator
-from dexh2r_gym.grasps.pool import difference_between
 from dexh2r_gym.hand import OPEN_HAND
 from dexh2r_gym.rotations import pose_apply, pose_inverse, pose_multiply
 from dexh2r_gym.types import NUM_GIVER_JOINTS, join_hand_state, split_hand_state
 from policies.agent import Agent, fresh_worlds
 from policies.approach import ApproachAgent, ApproachModel
+from policies.dynamic_grasp_state import NEAR, DynamicGraspState, alike, nothing_known, notice_held_up
 from policies.goal_proposals import SeenGoals, cloud_depth, propose_goals
 from policies.reach import reach_cost
-from policies.tracking import Track, follow, restart, rigid_motion, start_track
+from policies.tracking import follow, restart, rigid_motion
 
 _STALL = 16  # a hand at its goal tries another after so many frames, each in which it is still counting for two
-_NEAR = 0.20  # m from the goal; a hand so near that comes no nearer is held up: something is in the way
-_HELD_FRAMES, _NEARER = 8, 0.015  # in which it has come no nearer by so many m
 _LAG, _LAG_FRAMES = 0.015, 4  # m, and frames that a hand is so far from where it is told to be
 _AIM = 0.9  # of the way back from a goal to the point behind it: where the approach leads, and alignment takes over
-_ALIKE = 0.8  # goals that differ by less are given up together, see `grasps.pool.difference`
 _STILL = 0.01  # rad a frame, of fingers that have come to rest
 _CLOSING = 0.02  # rad a frame; fingers that move by more are on their way
 _COST_POINTS = 128  # of a cloud, from which the way to a goal keeps away
 _RETREATS = 2.0  # behind a goal: where the hand is expected to come from
 NEEDS = ("point_cloud", "agent_pos", "giver_joints")
 PRIVILEGED = ("object_pose", "object_vel", "goal_state", "goal_distance", "goal_pos")  # not passed on as they are
-
-
-@dataclass(frozen=True)
-class DynamicGraspState:
-    """What the agent remembers of B worlds."""
-
-    begun: Tensor  # (B,) bool, the object was seen, so there are goals
-    track: Track
-    goals: SeenGoals  # in the frame of the track's model
-    goal: Tensor  # (B,) long, the goal that the hand goes for
-    undecided: Tensor  # (B,) bool, it has not been chosen yet
-    given_up: Tensor  # (B, G) bool, goals that did not prove good
-    aligning: Tensor  # (B,) bool
-    retreating: Tensor  # (B,) bool
-    stalled: Tensor  # (B,) long, frames that the hand has stood at its goal
-    nearest: Tensor  # (B,) m, how near it has come to it on the way
-    stuck: Tensor  # (B,) long, frames since it came nearer
-    lagged: Tensor  # (B,) long, frames that the hand has not been where it was told to be, in alignment
-    tries: Tensor  # (B,) long, times that the way to the goal was blocked
-    hand: Tensor  # (B, 28) hand state last seen
-    command: Tensor  # (B, 28) hand state last told
-    giver: Tensor  # (B, 16, 3) m, world
-    approach: Any
-
-    @property
-    def fallback(self) -> Tensor:
-        """(B,) long, of `dexh2r_gym.grasps.filters.Fallback`: what is wrong with the goals of each world."""
-        return self.goals.fallback
 
 
 class DynamicGrasp:
@@ -90,15 +59,18 @@ class DynamicGrasp:
         limits: SpeedLimits | None = SpeedLimits(),  # noqa: B008
         fps: float = 30.0,
         seed: int = 0,
+        late: bool = False,
     ) -> None:
         """mode: as the environment's, at what distance alignment takes over. limits, fps: the robot's and the frames'.
+
+        late: actions arrive late and `agent_pos` is what was told, see `plans_ahead`: it does not show fingers at rest.
 
         Raises:
             ValueError: an unknown mode; the message lists the valid ones.
         """
         if mode not in START_DISTANCE:
             raise ValueError(f"unknown mode {mode!r}; choose one of {', '.join(START_DISTANCE)}")
-        self._generator, self._num_goals, self._seed = generator, num_goals, seed
+        self._generator, self._num_goals, self._seed, self._late = generator, num_goals, seed, late
         self._approach: Agent = ApproachAgent(approach, seed) if isinstance(approach, ApproachModel) else approach
         self._start_distance, self._limits, self._dt = START_DISTANCE[mode], limits, 1.0 / fps
 
@@ -132,9 +104,9 @@ class DynamicGrasp:
         fresh = torch.from_numpy(fresh_worlds(len(hand), state, episode_start))
         state = self._look(state, fresh, cloud, hand, giver)
         goal, d, state = self._choose(state, cloud, hand)
-        held_up, state = _notice(state, d)
+        held_up, state = notice_held_up(state, d)
         begins = ~state.aligning & ((d < self._start_distance) | held_up) & state.begun
-        leaves = d > torch.where(state.tries > 0, 2 * _NEAR, 2 * self._start_distance)
+        leaves = d > torch.where(state.tries > 0, 2 * NEAR, 2 * self._start_distance)
         aligning = begins | (state.aligning & ~leaves)
         state = replace(state, aligning=aligning, command=torch.where(begins[:, None], hand, state.command))
         action, state = self._come_nearer(observation, goal, fresh, state)
@@ -150,7 +122,7 @@ class DynamicGrasp:
     ) -> DynamicGraspState:
         """The state after a look at the clouds (B, P, 3): objects tracked, goals proposed where one is first seen."""
         if state is None:
-            state = self._blank(cloud, hand, giver)
+            state = nothing_known(cloud, hand, giver, self._num_goals)
         begun = state.begun & ~fresh
         starts = ~begun & (cloud != 0).flatten(1).any(-1)
         track = restart(follow(state.track, cloud, rigid_motion(state.giver, giver)), starts, cloud)
@@ -179,21 +151,6 @@ class DynamicGrasp:
             command=torch.where(anew[:, None], hand, state.command),
             giver=giver,
         )
-
-    def _blank(self, cloud: Tensor, hand: Tensor, giver: Tensor) -> DynamicGraspState:
-        """Nothing known yet."""
-        worlds, no = len(hand), torch.zeros(len(hand), dtype=torch.bool)
-        pose, joints = split_hand_state(hand)
-        every = torch.ones(worlds, self._num_goals, dtype=torch.bool)
-        pose, joints = (x[:, None].expand(-1, self._num_goals, -1) for x in (pose, joints))
-        goals = SeenGoals(pose, joints, every, torch.zeros(worlds, dtype=torch.long))
-        none = torch.zeros(worlds, dtype=torch.long)
-        frames = dict.fromkeys(("stalled", "stuck", "lagged", "tries"), none)
-        flags = dict.fromkeys(("begun", "aligning", "retreating"), no)
-        return DynamicGraspState(
-            **frames, **flags, track=start_track(cloud), goals=goals, goal=none, undecided=~no, given_up=~every,
-            nearest=none.float(), hand=hand, command=hand, giver=giver, approach=None,
-        )  # fmt: skip
 
     def _choose(
         self, state: DynamicGraspState, cloud: Tensor, hand: Tensor
@@ -275,7 +232,7 @@ class DynamicGrasp:
         behind = arrived(pose, joints, behind_goal(target), OPEN_HAND.to(joints).expand_as(joints))
         rows = torch.arange(len(w))
         closing = (steps[choice, rows, 6:] - joints).abs().amax(-1) > _CLOSING
-        still = (hand[w, 6:] - state.hand[w, 6:]).abs().amax(-1) < _STILL
+        still = ((hand[w, 6:] - state.hand[w, 6:]).abs().amax(-1) < _STILL) & (not self._late)
         stalled = (state.stalled[w] + torch.where(still, 2, 1) * ~closing) * there
         tries = state.tries[w] + (blocked & ~state.retreating[w])
         give_up = (blocked & (behind | (tries > 1))) | (stalled > _STALL)
@@ -290,24 +247,3 @@ class DynamicGrasp:
             lagged=state.lagged.index_put((w,), lagged * ~blocked),
             tries=state.tries.index_put((w,), tries * ~give_up),
         )
-
-
-def _notice(state: DynamicGraspState, d: Tensor) -> tuple[Tensor, DynamicGraspState]:
-    """Hands that are held up near their goals, d (B,) metres from them: (B,) bool. Something is in the way: they go
-    back and come in from behind the goal."""
-    nearer = d < state.nearest - _NEARER
-    stuck = (state.stuck + 1) * (~nearer & ~state.aligning & state.begun & (d < _NEAR))
-    held_up = stuck > _HELD_FRAMES
-    return held_up, replace(
-        state,
-        nearest=torch.where(nearer, d, state.nearest).masked_fill(held_up, torch.inf),
-        stuck=stuck * ~held_up,
-        retreating=state.retreating | held_up,
-        tries=state.tries + held_up,
-    )
-
-
-def alike(palm_pose: Tensor, index: Tensor) -> Tensor:
-    """Which of the goals (n, G, 7) are much like the one of this index (n,), itself included: (n, G) bool."""
-    own = palm_pose[torch.arange(len(index)), index]
-    return difference_between(palm_pose, own[:, None]) < _ALIKE

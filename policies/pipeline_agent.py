@@ -11,7 +11,7 @@ from policies.agent import Agent, check_takes
 from policies.approach import least_rows
 from policies.checkpoint_agent import CheckpointAgent
 from policies.dynamic_grasp import DynamicGrasp
-from policies.plans_ahead import plans_ahead
+from policies.plans_ahead import acts_late, plans_ahead
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class PipelineAgent:
         if env is not None:
             check_takes(env, f"dynamic-grasp-{self.approach.path.stem}")
             settings = {"mode": env.options.mode, "limits": env.options.speed_limits, "fps": env.task.fps}
+            settings["late"] = acts_late(env)
         return DynamicGrasp(
             load_generator(self.generator), self.approach.agent(seed, least_rows(env)), seed=seed, **settings
         )

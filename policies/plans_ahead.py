@@ -40,5 +40,9 @@ class PlansAhead:
 
 def plans_ahead(agent: Agent, env: HandoverVectorEnv | None) -> Agent:
     """The agent as it is best in this environment, where its actions may arrive late."""
-    late = env is not None and (env.options.latency > 0 or env.options.realtime)
-    return PlansAhead(agent) if late else agent
+    return PlansAhead(agent) if acts_late(env) else agent
+
+
+def acts_late(env: HandoverVectorEnv | None) -> bool:
+    """Whether actions may arrive late in this environment."""
+    return env is not None and (env.options.latency > 0 or env.options.realtime)

@@ -19,7 +19,8 @@ from dexh2r_gym.objects import ObjectBatch, load_object
 from dexh2r_gym.rotations import pose_multiply, quat_angle, quat_conjugate, quat_from_axis_angle, quat_rotate
 from dexh2r_gym.types import join_hand_state, split_hand_state
 from policies.approach import ApproachModel
-from policies.dynamic_grasp import PRIVILEGED, DynamicGrasp, _notice, alike
+from policies.dynamic_grasp import PRIVILEGED, DynamicGrasp
+from policies.dynamic_grasp_state import alike, notice_held_up
 from policies.goal_proposals import cloud_depth, giver_gap, propose_goals
 from tests.grasp_cases import FLAT_HAND, RADIUS, beside_palm, cage
 
@@ -216,7 +217,7 @@ def test_a_hand_that_comes_no_nearer_to_its_goal_goes_back(start, steps, held):
     state = first_look(Noted())
     state = replace(state, nearest=torch.full((1,), start), stuck=torch.zeros(1, dtype=torch.long))
     for frame in range(1, 16):
-        held_up, state = _notice(state, torch.full((1,), start - steps * frame))
+        held_up, state = notice_held_up(state, torch.full((1,), start - steps * frame))
         assert held_up.item() == (frame == held)
         if held_up:
             assert state.retreating.item() and state.tries.item() == 1 and state.stuck.item() == 0

@@ -1,0 +1,83 @@
+"""What the pipeline agent remembers of its worlds, and what it makes of how the hand gets on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dexh2r_gym.grasps.pool import difference_between
+from dexh2r_gym.types import split_hand_state
+from policies.goal_proposals import SeenGoals
+from policies.tracking import Track, start_track
+
+NEAR = 0.20  # m from the goal; a hand so near that comes no nearer is held up: something is in the way
+_HELD_FRAMES, _NEARER = 8, 0.015  # in which it has come no nearer by so many m
+_ALIKE = 0.8  # goals that differ by less are given up together, see `grasps.pool.difference`
+
+
+@dataclass(frozen=True)
+class DynamicGraspState:
+    """What the agent remembers of B worlds."""
+
+    begun: Tensor  # (B,) bool, the object was seen, so there are goals
+    track: Track
+    goals: SeenGoals  # in the frame of the track's model
+    goal: Tensor  # (B,) long, the goal that the hand goes for
+    undecided: Tensor  # (B,) bool, it has not been chosen yet
+    given_up: Tensor  # (B, G) bool, goals that did not prove good
+    aligning: Tensor  # (B,) bool
+    retreating: Tensor  # (B,) bool
+    stalled: Tensor  # (B,) long, frames that the hand has stood at its goal
+    nearest: Tensor  # (B,) m, how near it has come to it on the way
+    stuck: Tensor  # (B,) long, frames since it came nearer
+    lagged: Tensor  # (B,) long, frames that the hand has not been where it was told to be, in alignment
+    tries: Tensor  # (B,) long, times that the way to the goal was blocked
+    hand: Tensor  # (B, 28) hand state last seen
+    command: Tensor  # (B, 28) hand state last told
+    giver: Tensor  # (B, 16, 3) m, world
+    approach: Any
+
+    @property
+    def fallback(self) -> Tensor:
+        """(B,) long, of `dexh2r_gym.grasps.filters.Fallback`: what is wrong with the goals of each world."""
+        return self.goals.fallback
+
+
+def nothing_known(cloud: Tensor, hand: Tensor, giver: Tensor, num_goals: int) -> DynamicGraspState:
+    """The state before the first look: clouds (B, P, 3), hand states (B, 28), giver (B, 16, 3)."""
+    worlds, no = len(hand), torch.zeros(len(hand), dtype=torch.bool)
+    pose, joints = split_hand_state(hand)
+    every = torch.ones(worlds, num_goals, dtype=torch.bool)
+    pose, joints = (x[:, None].expand(-1, num_goals, -1) for x in (pose, joints))
+    goals = SeenGoals(pose, joints, every, torch.zeros(worlds, dtype=torch.long))
+    none = torch.zeros(worlds, dtype=torch.long)
+    frames = dict.fromkeys(("stalled", "stuck", "lagged", "tries"), none)
+    flags = dict.fromkeys(("begun", "aligning", "retreating"), no)
+    return DynamicGraspState(
+        **frames, **flags, track=start_track(cloud), goals=goals, goal=none, undecided=~no, given_up=~every,
+        nearest=none.float(), hand=hand, command=hand, giver=giver, approach=None,
+    )  # fmt: skip
+
+
+def notice_held_up(state: DynamicGraspState, d: Tensor) -> tuple[Tensor, DynamicGraspState]:
+    """Hands that are held up near their goals, d (B,) metres from them: (B,) bool. Something is in the way: they go
+    back and come in from behind the goal."""
+    nearer = d < state.nearest - _NEARER
+    stuck = (state.stuck + 1) * (~nearer & ~state.aligning & state.begun & (d < NEAR))
+    held_up = stuck > _HELD_FRAMES
+    return held_up, replace(
+        state,
+        nearest=torch.where(nearer, d, state.nearest).masked_fill(held_up, torch.inf),
+        stuck=stuck * ~held_up,
+        retreating=state.retreating | held_up,
+        tries=state.tries + held_up,
+    )
+
+
+def alike(palm_pose: Tensor, index: Tensor) -> Tensor:
+    """Which of the goals (n, G, 7) are much like the one of this index (n,), itself included: (n, G) bool."""
+    own = palm_pose[torch.arange(len(index)), index]
+    return difference_between(palm_pose, own[:, None]) < _ALIKE
