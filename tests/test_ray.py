@@ -213,9 +213,11 @@ def test_no_cluster_is_said(monkeypatch):
 
 
 SCRIPT = """
+import signal
 from dexh2r_gym.ray_cluster import RayCluster
 from tests.test_ray import wait
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a shell's background job
 with RayCluster("local", cores=2) as cluster:
     for _ in cluster.map(wait, range(4)):
         print("done", flush=True)

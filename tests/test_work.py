@@ -114,11 +114,12 @@ def test_a_worker_that_dies_is_told() -> None:
 
 
 SCRIPT = """
-import sys, time
+import signal, sys, time
 from dexh2r_gym.workers import Workers
 from tests.test_work import {job}
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a shell's background job
     print("begun", flush=True)
     with Workers(2) as workers:
         for _ in workers.map({job}, range(8)):
