@@ -36,7 +36,7 @@ class _Demonstrations:
         }
 
     def batch(self, size: int, generator: torch.Generator, *, pictures: bool = True) -> dict[str, Tensor]:
-        if len(self._windows) == 1:
+        if len(self._windows) == 1:  # nothing is drawn, so that weights are those of before there could be several
             return self._windows[0].batch(size, generator, pictures=pictures)
         drawn = torch.multinomial(self._shares, size, replacement=True, generator=generator)
         counts = drawn.bincount(minlength=len(self._windows)).tolist()
@@ -78,8 +78,8 @@ def train(
         init: checkpoint of the same policy to start from; its sizes and statistics are kept.
 
     Raises:
-        ValueError: init together with other sizes; stores of different frame rates; or as `ApproachWindows`,
-            `load_checkpoint` and `fit`.
+        ValueError: init together with other sizes; no store; stores of different frame rates; or as
+            `ApproachWindows`, `load_checkpoint` and `fit`.
     """
     if init is not None and (size != "base" or config):
         raise ValueError(f"{init} has its own sizes, which are kept; leave size and config out")
@@ -91,7 +91,10 @@ def train(
         model = load_checkpoint(init, policy).requires_grad_(True).train()
     settings = model.config
     stores = [ReplayStore.open(name) for name in ([replays] if isinstance(replays, str) else replays)]
-    if len(rates := {store.info(id).fps for store in stores for id in store.ids("train")}) > 1:
+    if not stores:
+        raise ValueError("no store to learn from; name at least one")
+    shown = (store.info(id) for store in stores for id in store.ids("train"))
+    if len(rates := {info.fps for info in shown if info.has_demo}) > 1:
         raise ValueError(f"the stores have trials of {sorted(rates)} frames a second; policies learn one rate")
     windows = [
         ApproachWindows(

@@ -537,6 +537,8 @@ def test_several_stores_are_drawn_from_by_their_windows(store, tmp_path, monkeyp
     assert abs(taken[0][1] / 4000 - share) < 0.04  # five standard deviations of 4000 draws
     again = data.batch(4000, torch.Generator().manual_seed(0))
     assert all(torch.equal(batch[key], again[key]) for key in batch)
+    with pytest.raises(ValueError, match="no store to learn from"):
+        train("motionnet", [], tmp_path / "none")
     monkeypatch.setattr("policies.train_approach._FITTED", 64)
     train("motionnet", [str(store)] * 2, tmp_path / "both", TrainOptions(steps=2, batch_size=8, warmup=1),
           config=SMALL["motionnet"], max_trials=1)  # fmt: skip

@@ -189,18 +189,18 @@ class Noted:
         return observation["agent_pos"], None
 
 
-def first_look(approach):
-    """The state of an agent that has just seen a can."""
+def first_look(approach, **options):
+    """An agent that has just seen a can, and its state."""
     seen = CAN.objects[0].points[:1024].float().numpy()[None]
     giver = np.tile(np.linspace(3, 4, 48, dtype=np.float32), (1, 1))
     hand = np.full((1, 28), 0.3, dtype=np.float32)
-    agent = DynamicGrasp(load_generator("cvae"), approach, num_goals=20)
-    return agent.predict({"agent_pos": hand, "giver_joints": giver, "point_cloud": seen})[1]
+    agent = DynamicGrasp(load_generator("cvae"), approach, num_goals=20, **options)
+    return agent, agent.predict({"agent_pos": hand, "giver_joints": giver, "point_cloud": seen})[1]
 
 
 def test_the_approach_is_led_behind_the_goal_with_an_open_hand():
     approach = Noted()
-    state = first_look(approach)
+    _, state = first_look(approach)
     shown, joints = split_hand_state(torch.from_numpy(approach.goal).double())
     goal = pose_multiply(state.track.pose, state.goals.palm_pose[:, state.goal[0]]).double()
     back = quat_rotate(quat_conjugate(goal[:, 3:]), shown[:, :3] - goal[:, :3])[0]
@@ -214,7 +214,7 @@ def test_the_approach_is_led_behind_the_goal_with_an_open_hand():
 )
 def test_a_hand_that_comes_no_nearer_to_its_goal_goes_back(start, steps, held):
     """By 15 mm in 8 frames it does, and farther than 20 cm away nobody minds."""
-    state = first_look(Noted())
+    _, state = first_look(Noted())
     state = replace(state, nearest=torch.full((1,), start), stuck=torch.zeros(1, dtype=torch.long))
     for frame in range(1, 16):
         held_up, state = notice_held_up(state, torch.full((1,), start - steps * frame))
@@ -230,3 +230,29 @@ def test_what_is_like_a_goal_that_did_not_hold_is_given_up_with_it():
     goals = torch.cat((place, turn), dim=-1)[None]  # 0.75 and 0.875 of 4 cm, 0.71 and 0.86 of 0.7 rad
     assert alike(goals, torch.tensor([0])).tolist() == [[True, True, False, True, False]]
     assert alike(goals, torch.tensor([2])).tolist() == [[False, True, True, False, False]]
+
+
+def at_its_goal(off, **options):
+    """States of alignment, a frame each, of a hand told to be at its goal that stands still so many metres beside."""
+    agent, state = first_look(Noted(), **options)
+    goal, joints = (x[:, state.goal[0]] for x in (state.goals.palm_pose, state.goals.joints))
+    told = join_hand_state(pose_multiply(state.track.pose, goal), joints).float()
+    hand = told.clone()
+    hand[:, 0] += off
+    state = replace(state, hand=hand, command=told, aligning=torch.ones(1, dtype=torch.bool))
+    for _ in range(20):
+        _, state = agent._align(torch.tensor([0]), goal, hand, replace(state, command=told))
+        yield state
+
+
+@pytest.mark.parametrize(("late", "frames"), [(False, 9), (True, 17)])  # the first count, by 2 and by 1, above 16
+def test_a_grasp_that_has_not_held_is_given_up_sooner_where_fingers_are_seen_at_rest(late, frames):
+    given_up = [state.given_up[0, state.goal[0]].item() for state in at_its_goal(0.0, late=late)]
+    assert given_up.index(True) + 1 == frames
+
+
+def test_a_hand_that_is_not_where_it_was_told_to_be_goes_back_and_tries_again():
+    states = list(at_its_goal(0.03))
+    assert not any(state.retreating.any() for state in states[:4])
+    assert states[4].retreating.all() and states[4].tries.item() == 1 and not states[4].given_up.any()
+    assert not any(state.retreating.any() for state in list(at_its_goal(0.01))[:8])  # near enough
