@@ -537,6 +537,13 @@ def test_several_stores_are_drawn_from_by_their_windows(store, tmp_path, monkeyp
     assert abs(taken[0][1] / 4000 - share) < 0.04  # five standard deviations of 4000 draws
     again = data.batch(4000, torch.Generator().manual_seed(0))
     assert all(torch.equal(batch[key], again[key]) for key in batch)
+    fast = ReplayStore.open(str(store))[0]
+    trial = trial_of(fast, demo=fast.demo.numpy(), fps=60.0)
+    other = write_store(
+        tmp_path / "fast.zarr.zip", [trial], {fast.object: object_of(fast)}, licence="CC0-1.0", provenance={}
+    )
+    with pytest.raises(ValueError, match=r"trials of \[30\.0, 60\.0\] frames a second"):
+        train("motionnet", [str(store), str(other)], tmp_path / "none")
     with pytest.raises(ValueError, match="no store to learn from"):
         train("motionnet", [], tmp_path / "none")
     monkeypatch.setattr("policies.train_approach._FITTED", 64)
