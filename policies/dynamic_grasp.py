@@ -30,15 +30,17 @@ from dexh2r_gym.rotations import pose_apply, pose_inverse, pose_multiply
 from dexh2r_gym.types import NUM_GIVER_JOINTS, join_hand_state, split_hand_state
 from policies.agent import Agent, fresh_worlds
 from policies.approach import ApproachAgent, ApproachModel
-from policies.dynamic_grasp_state import NEAR, DynamicGraspState, alike, nothing_known, notice_held_up
+from policies.dynamic_grasp_state import NEAR, DynamicGraspState, alike, at_rest, nothing_known, notice_held_up
 from policies.goal_proposals import SeenGoals, cloud_depth, propose_goals
 from policies.reach import reach_cost
 from policies.tracking import follow, restart, rigid_motion
 
-_STALL = 16  # a hand at its goal tries another after so many frames, each in which it is still counting for two
+_STALL = 16  # frames after which a hand at its goal tries another, where it cannot see whether it is at rest
+_PATIENCE = 24  # the same where it can, but does not come to rest
+_RESTED = 5  # frames that it has then been at rest, after which a grasp that holds would have proved to
+_CAUGHT = 0.6  # rad
 _LAG, _LAG_FRAMES = 0.015, 4  # m, and frames that a hand is so far from where it is told to be
 _AIM = 0.9  # of the way back from a goal to the point behind it: where the approach leads, and alignment takes over
-_STILL = 0.01  # rad a frame, of fingers that have come to rest
 _CLOSING = 0.02  # rad a frame; fingers that move by more are on their way
 _COST_POINTS = 128  # of a cloud, from which the way to a goal keeps away
 _RETREATS = 2.0  # behind a goal: where the hand is expected to come from
@@ -104,8 +106,10 @@ class DynamicGrasp:
         fresh = torch.from_numpy(fresh_worlds(len(hand), state, episode_start))
         state = self._look(state, fresh, cloud, hand, giver)
         goal, d, state = self._choose(state, cloud, hand)
-        held_up, state = notice_held_up(state, d)
-        begins = ~state.aligning & ((d < self._start_distance) | held_up) & state.begun
+        held_up, state = notice_held_up(state, d, hand)
+        aim = pose_multiply(state.track.pose, behind_goal(goal, _AIM))
+        near = torch.minimum(d, (aim[:, :3] - hand[:, :3]).norm(dim=-1)) < self._start_distance
+        begins = ~state.aligning & (near | held_up) & state.begun
         leaves = d > torch.where(state.tries > 0, 2 * NEAR, 2 * self._start_distance)
         aligning = begins | (state.aligning & ~leaves)
         state = replace(state, aligning=aligning, command=torch.where(begins[:, None], hand, state.command))
@@ -144,6 +148,7 @@ class DynamicGrasp:
             aligning=state.aligning & ~anew,
             retreating=state.retreating & ~anew,
             stalled=state.stalled * ~anew,
+            rested=state.rested * ~anew,
             nearest=torch.where(anew, torch.inf, state.nearest),
             stuck=state.stuck * ~anew,
             lagged=state.lagged * ~anew,
@@ -218,7 +223,10 @@ class DynamicGrasp:
         pose, joints = split_hand_state(state.command[w])
         pose = pose_multiply(pose_multiply(ahead, pose_inverse(state.track.pose[w])), pose)  # carried along
         target, closed = pose_multiply(ahead, goal), state.goals.joints[w, index]
-        candidates = alignment_candidates(pose, joints, target, closed, self._limits, self._dt)
+        # a finger bent much further than it is told to be is caught between palm and object: straight back frees it
+        caught = (hand[w, 6:] - state.command[w, 6:]).amax(-1) > _CAUGHT
+        toward = torch.where(caught[:, None], split_hand_state(hand[w])[0], target)
+        candidates = alignment_candidates(pose, joints, toward, closed, self._limits, self._dt)
         steps = torch.stack([join_hand_state(*candidate) for candidate in candidates])  # (3, n, 28)
         points = pose_apply(ahead[:, None], state.track.points[w])
         away = len(candidates) - 1  # leads away from the object and needs no check
@@ -227,15 +235,17 @@ class DynamicGrasp:
         for number in reversed(range(away)):
             choice[cloud_depth(*candidates[number], points) <= limit] = number
         lagged = (state.lagged[w] + 1) * ((hand[w, :3] - state.command[w, :3]).norm(dim=-1) > _LAG)
-        blocked = (choice == away) | (lagged > _LAG_FRAMES)
+        blocked = (choice == away) | (lagged > _LAG_FRAMES) | caught
         there = (target[:, :3] - pose[:, :3]).norm(dim=-1) < REACHED_DISTANCE
         behind = arrived(pose, joints, behind_goal(target), OPEN_HAND.to(joints).expand_as(joints))
         rows = torch.arange(len(w))
         closing = (steps[choice, rows, 6:] - joints).abs().amax(-1) > _CLOSING
-        still = ((hand[w, 6:] - state.hand[w, 6:]).abs().amax(-1) < _STILL) & (not self._late)
-        stalled = (state.stalled[w] + torch.where(still, 2, 1) * ~closing) * there
+        stalled = (state.stalled[w] + ~closing) * there
+        rest, rested = at_rest(state, w, hand[w])
+        rested = torch.where(stalled > 0, rested, 0)
         tries = state.tries[w] + (blocked & ~state.retreating[w])
-        give_up = (blocked & (behind | (tries > 1))) | (stalled > _STALL)
+        tried = stalled > _STALL if self._late else (stalled > _PATIENCE) | (rested >= _RESTED)
+        give_up = (blocked & (behind | (tries > 1))) | tried
         retreating = give_up | blocked | (state.retreating[w] & ~behind)
         choice[retreating] = away
         given_up = alike(state.goals.palm_pose[w], index) & give_up[:, None]
@@ -244,6 +254,8 @@ class DynamicGrasp:
             given_up=state.given_up.index_put((w,), state.given_up[w] | given_up),
             retreating=state.retreating.index_put((w,), retreating),
             stalled=state.stalled.index_put((w,), stalled * ~give_up),
+            rest=state.rest.index_put((w,), rest),
+            rested=state.rested.index_put((w,), rested * ~give_up),
             lagged=state.lagged.index_put((w,), lagged * ~blocked),
             tries=state.tries.index_put((w,), tries * ~give_up),
         )

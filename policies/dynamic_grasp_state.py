@@ -8,13 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dexh2r_gym.envs.own_grasp import STILL_ANGLE, STILL_DISTANCE
 from dexh2r_gym.grasps.pool import difference_between
-from dexh2r_gym.types import split_hand_state
+from dexh2r_gym.rotations import pose_inverse, pose_multiply, quat_angle
+from dexh2r_gym.types import join_hand_state, split_hand_state
 from policies.goal_proposals import SeenGoals
 from policies.tracking import Track, start_track
 
 NEAR = 0.20  # m from the goal; a hand so near that comes no nearer is held up: something is in the way
 _HELD_FRAMES, _NEARER = 8, 0.015  # in which it has come no nearer by so many m
+_PUSHED = (0.005, 0.12)  # m of the palm, rad of a joint from where it was told to be: it touches something
 _ALIKE = 0.8  # goals that differ by less are given up together, see `grasps.pool.difference`
 
 
@@ -31,6 +34,8 @@ class DynamicGraspState:
     aligning: Tensor  # (B,) bool
     retreating: Tensor  # (B,) bool
     stalled: Tensor  # (B,) long, frames that the hand has stood at its goal
+    rest: Tensor  # (B, 28) hand state in the frame of the track's model, from which it has not moved since
+    rested: Tensor  # (B,) long, so many frames
     nearest: Tensor  # (B,) m, how near it has come to it on the way
     stuck: Tensor  # (B,) long, frames since it came nearer
     lagged: Tensor  # (B,) long, frames that the hand has not been where it was told to be, in alignment
@@ -54,19 +59,21 @@ def nothing_known(cloud: Tensor, hand: Tensor, giver: Tensor, num_goals: int) ->
     pose, joints = (x[:, None].expand(-1, num_goals, -1) for x in (pose, joints))
     goals = SeenGoals(pose, joints, every, torch.zeros(worlds, dtype=torch.long))
     none = torch.zeros(worlds, dtype=torch.long)
-    frames = dict.fromkeys(("stalled", "stuck", "lagged", "tries"), none)
+    frames = dict.fromkeys(("stalled", "rested", "stuck", "lagged", "tries"), none)
     flags = dict.fromkeys(("begun", "aligning", "retreating"), no)
     return DynamicGraspState(
         **frames, **flags, track=start_track(cloud), goals=goals, goal=none, undecided=~no, given_up=~every,
-        nearest=none.float(), hand=hand, command=hand, giver=giver, approach=None,
+        rest=hand, nearest=none.float(), hand=hand, command=hand, giver=giver, approach=None,
     )  # fmt: skip
 
 
-def notice_held_up(state: DynamicGraspState, d: Tensor) -> tuple[Tensor, DynamicGraspState]:
-    """Hands that are held up near their goals, d (B,) metres from them: (B,) bool. Something is in the way: they go
-    back and come in from behind the goal."""
+def notice_held_up(state: DynamicGraspState, d: Tensor, hand: Tensor) -> tuple[Tensor, DynamicGraspState]:
+    """Hands (B, 28) that are held up near their goals, d (B,) metres from them: (B,) bool. Something is in the way: they
+    go back and come in from behind the goal. Frames in which they touch it count for three."""
     nearer = d < state.nearest - _NEARER
-    stuck = (state.stuck + 1) * (~nearer & ~state.aligning & state.begun & (d < NEAR))
+    off = hand - state.command
+    pushed = (off[:, :3].norm(dim=-1) > _PUSHED[0]) | (off[:, 6:].abs().amax(-1) > _PUSHED[1])
+    stuck = (state.stuck + torch.where(pushed, 3, 1)) * (~nearer & ~state.aligning & state.begun & (d < NEAR))
     held_up = stuck > _HELD_FRAMES
     return held_up, replace(
         state,
@@ -75,6 +82,21 @@ def notice_held_up(state: DynamicGraspState, d: Tensor) -> tuple[Tensor, Dynamic
         retreating=state.retreating | held_up,
         tries=state.tries + held_up,
     )
+
+
+def at_rest(state: DynamicGraspState, w: Tensor, hand: Tensor) -> tuple[Tensor, Tensor]:
+    """Hands (n, 28) of worlds w (n,) that are where they were, seen from the object, as they are when a grasp is tested.
+
+    -> what they rest at, (n, 28) in the frame of the track's model, and (n,) for how many frames
+    """
+    pose, joints = split_hand_state(hand)
+    now = join_hand_state(pose_multiply(pose_inverse(state.track.pose[w]), pose), joints)
+    before, joints_before = split_hand_state(state.rest[w])
+    pose, joints = split_hand_state(now)
+    moved = (pose[:, :3] - before[:, :3]).norm(dim=-1) > STILL_DISTANCE
+    moved |= quat_angle(pose[:, 3:], before[:, 3:]) > STILL_ANGLE
+    moved |= (joints - joints_before).abs().amax(-1) > STILL_ANGLE
+    return torch.where(moved[:, None], now, state.rest[w]), torch.where(moved, 0, state.rested[w] + 1)
 
 
 def alike(palm_pose: Tensor, index: Tensor) -> Tensor:

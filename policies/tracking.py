@@ -5,11 +5,15 @@ by a few steps of trimmed ICP, point-to-plane (Chen and Medioni 1992) with a wea
 where the last motion would lead ("assuming motion is linear in a short time", DexH2R section 4.3) or, if the caller
 knows it, where the hand that holds the object went. Where a cloud does not say how the object moved, as about the axis
 of a can, it is that start which remains.
+
+Where the object will be a frame later is what a hand beside it must know: what is held out is seldom carried evenly, and
+at 30 frames a second a hand that expects it to be is 4 mm behind. So its motion is expected to change on as it did, as
+far as changes have lately been of one mind; changes that are noise are not, and then it goes on evenly.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -36,6 +40,7 @@ _HOLD = 0.3  # weight of a pair's gap as it is, beside that of its part along th
 _DAMPING = 0.02  # part of the weight of all pairs that speaks against any change, in each step
 _TRUST = 5.0  # the same where it is known how the object was carried
 _CARRIED_STEPS = 2  # of ICP, then
+_MEMORY = 0.8  # a frame, of how far changes of the motion follow the ones before
 
 
 @dataclass(frozen=True)
@@ -46,10 +51,14 @@ class Track:
     normals: Tensor  # (B, MODEL_POINTS, 3) unit, of either sign
     pose: Tensor  # (B, 7) of the model in the world; at first unturned, at the middle of the first cloud
     motion: Tensor  # (B, 6) m and rad of the last frame, world axes
+    change: Tensor  # (B, 6) of the motion, since the frame before
+    agreement: Tensor  # (B, 2) of changes with the ones before, and of these with themselves: sums that fade, m^2
 
     def expected(self) -> Tensor:
         """Where the model would be a frame later if it went on as it does, (B, 7)."""
-        return pose_integrate(self.pose, self.motion, 1.0)
+        agreed, most = self.agreement.unbind(-1)
+        part = (agreed / most.clamp_min(1e-12)).clamp(0, 1)
+        return pose_integrate(self.pose, self.motion + part[:, None] * self.change, 1.0)
 
 
 def start_track(cloud: Tensor) -> Track:
@@ -62,7 +71,8 @@ def start_track(cloud: Tensor) -> Track:
     offset = offset - offset.mean(2, keepdim=True)
     normals = torch.linalg.eigh(offset.transpose(-1, -2) @ offset).eigenvectors[..., 0]
     unturned = points.new_tensor([1.0, 0.0, 0.0, 0.0]).expand(len(points), 4)
-    return Track(points, normals, torch.cat((middle, unturned), dim=-1), points.new_zeros(len(points), 6))
+    still, none = points.new_zeros(len(points), 6), points.new_zeros(len(points), 2)
+    return Track(points, normals, torch.cat((middle, unturned), dim=-1), still, still, none)
 
 
 def follow(track: Track, cloud: Tensor, carried: Tensor | None = None) -> Track:
@@ -82,7 +92,12 @@ def follow(track: Track, cloud: Tensor, carried: Tensor | None = None) -> Track:
         pose = _step(track, cloud, pose, damping)
     pose = torch.where(seen, pose, track.pose if carried is None else start)
     pose = torch.cat((pose[:, :3], quat_normalize(pose[:, 3:])), dim=-1)
-    return Track(track.points, track.normals, pose, pose_velocity(track.pose, pose if carried is None else start, 1.0))
+    motion = pose_velocity(track.pose, pose if carried is None else start, 1.0)
+    change = (motion - track.motion) * (track.motion != 0).any(-1, keepdim=True)  # none from the first to the second
+    arms = change.new_tensor([1.0, 1.0, 1.0, _ARM, _ARM, _ARM])
+    now, before = change * arms, track.change * arms
+    agreement = torch.stack(((now * before).sum(-1), before.square().sum(-1)), dim=-1)
+    return replace(track, pose=pose, motion=motion, change=change, agreement=_MEMORY * track.agreement + agreement)
 
 
 def restart(track: Track, fresh: Tensor, cloud: Tensor) -> Track:

@@ -66,6 +66,35 @@ def test_steady_motion_is_followed_without_lag():
     assert quat_angle(ahead[0, 3:], quat_from_axis_angle(torch.tensor([0.0, math.radians(5), 0.0]))) < math.radians(2)
 
 
+def expected_after(places: torch.Tensor) -> torch.Tensor:
+    """Where an unseen object carried along places (T, 3) is expected in each next frame, (T - 1, 3)."""
+    still = torch.tensor([1.0, 0.0, 0.0, 0.0])
+    track, nothing, found = start_track(seen(turned((0.0, 0.0, 0.0), (0.0, 0.0, 1.0)), 0)), torch.zeros(1, 1024, 3), []
+    middle = track.pose[0, :3]
+    for step in places.diff(dim=0):
+        track = follow(track, nothing, torch.cat((step, still))[None].float())
+        found.append(track.expected()[0, :3] - middle + places[0])
+    return torch.stack(found)
+
+
+def test_motion_is_expected_to_change_on_as_it_did():
+    time = torch.arange(40, dtype=torch.float64)[:, None]
+    thrown = torch.tensor([[0.03, 0.0, 0.0]]) * time + torch.tensor([[0.0, 0.001, -0.002]]) * time**2
+    assert (expected_after(thrown)[4:-1] - thrown[6:]).norm(dim=-1).max() < 2e-4
+    swung = torch.tensor([[0.1, 0.0, 0.05]]) * torch.sin(time / 5)  # back and forth each second, up to 0.7 m/s
+    evenly = (2 * swung[1:-1] - swung[:-2] - swung[2:]).norm(dim=-1)  # errors of who expects it to go on evenly
+    assert (expected_after(swung)[:-1] - swung[2:]).norm(dim=-1)[10:].mean() < 0.5 * evenly[10:].mean()
+
+
+def test_changes_of_motion_that_are_noise_are_not_expected_to_go_on():
+    generator = torch.Generator().manual_seed(0)
+    even = torch.tensor([[0.02, 0.0, 0.0]]) * torch.arange(60)[:, None]
+    noisy = even + 0.001 * torch.randn(60, 3, generator=generator)
+    found = (expected_after(noisy)[:-1] - even[2:]).norm(dim=-1)[10:].mean()
+    evenly = (2 * noisy[1:-1] - noisy[:-2] - even[2:]).norm(dim=-1)[10:].mean()
+    assert found < 1.05 * evenly
+
+
 def test_worlds_do_not_depend_on_each_other():
     first, after = turned((0.0, 0.0, 0.0), (0.0, 0.0, 1.0)), turned((0.0, 0.1, 0.0), (0.01, 0.0, 1.0))
     other = start_track(torch.cat((seen(after, 5), seen(first, 0))))
