@@ -30,7 +30,7 @@ from dexh2r_gym.rotations import pose_apply, pose_inverse, pose_multiply
 from dexh2r_gym.types import NUM_GIVER_JOINTS, join_hand_state, split_hand_state
 from policies.agent import Agent, fresh_worlds
 from policies.approach import ApproachAgent, ApproachModel
-from policies.dynamic_grasp_state import NEAR, DynamicGraspState, alike, at_rest, nothing_known, notice_held_up
+from policies.dynamic_grasp_state import DynamicGraspState, alike, at_rest, nothing_known, notice_held_up
 from policies.goal_proposals import SeenGoals, cloud_depth, propose_goals
 from policies.reach import reach_cost
 from policies.tracking import follow, restart, rigid_motion
@@ -110,7 +110,7 @@ class DynamicGrasp:
         aim = pose_multiply(state.track.pose, behind_goal(goal, _AIM))
         near = torch.minimum(d, (aim[:, :3] - hand[:, :3]).norm(dim=-1)) < self._start_distance
         begins = ~state.aligning & (near | held_up) & state.begun
-        leaves = d > torch.where(state.tries > 0, 2 * NEAR, 2 * self._start_distance)
+        leaves = (d > 2 * self._start_distance) & (state.tries == 0)
         aligning = begins | (state.aligning & ~leaves)
         state = replace(state, aligning=aligning, command=torch.where(begins[:, None], hand, state.command))
         action, state = self._come_nearer(observation, goal, fresh, state)

@@ -15,8 +15,7 @@ from dexh2r_gym.types import join_hand_state, split_hand_state
 from policies.goal_proposals import SeenGoals
 from policies.tracking import Track, start_track
 
-NEAR = 0.20  # m from the goal; a hand so near that comes no nearer is held up: something is in the way
-_HELD_FRAMES, _NEARER = 8, 0.015  # in which it has come no nearer by so many m
+_HELD_FRAMES, _NEARER = 8, 0.015  # a hand that comes no nearer by so many m in these is held up
 _PUSHED = (0.005, 0.12)  # m of the palm, rad of a joint from where it was told to be: it touches something
 _ALIKE = 0.8  # goals that differ by less are given up together, see `grasps.pool.difference`
 
@@ -68,12 +67,15 @@ def nothing_known(cloud: Tensor, hand: Tensor, giver: Tensor, num_goals: int) ->
 
 
 def notice_held_up(state: DynamicGraspState, d: Tensor, hand: Tensor) -> tuple[Tensor, DynamicGraspState]:
-    """Hands (B, 28) that are held up near their goals, d (B,) metres from them: (B,) bool. Something is in the way: they
-    go back and come in from behind the goal. Frames in which they touch it count for three."""
+    """Hands (B, 28) that are held up on the way to their goals, d (B,) metres from them: (B,) bool.
+
+    Something is in the way, or the approach does not know it: they go behind the goal and come in from there. Frames in
+    which a hand touches something count for three.
+    """
     nearer = d < state.nearest - _NEARER
     off = hand - state.command
     pushed = (off[:, :3].norm(dim=-1) > _PUSHED[0]) | (off[:, 6:].abs().amax(-1) > _PUSHED[1])
-    stuck = (state.stuck + torch.where(pushed, 3, 1)) * (~nearer & ~state.aligning & state.begun & (d < NEAR))
+    stuck = (state.stuck + torch.where(pushed, 3, 1)) * (~nearer & ~state.aligning & state.begun)
     held_up = stuck > _HELD_FRAMES
     return held_up, replace(
         state,
@@ -85,7 +87,7 @@ def notice_held_up(state: DynamicGraspState, d: Tensor, hand: Tensor) -> tuple[T
 
 
 def at_rest(state: DynamicGraspState, w: Tensor, hand: Tensor) -> tuple[Tensor, Tensor]:
-    """Hands (n, 28) of worlds w (n,) that are where they were, seen from the object, as they are when a grasp is tested.
+    """How long hands (n, 28) of worlds w (n,) have stood still beside the object, as where a grasp is tested.
 
     -> what they rest at, (n, 28) in the frame of the track's model, and (n,) for how many frames
     """

@@ -6,9 +6,9 @@ where the last motion would lead ("assuming motion is linear in a short time", D
 knows it, where the hand that holds the object went. Where a cloud does not say how the object moved, as about the axis
 of a can, it is that start which remains.
 
-Where the object will be a frame later is what a hand beside it must know: what is held out is seldom carried evenly, and
-at 30 frames a second a hand that expects it to be is 4 mm behind. So its motion is expected to change on as it did, as
-far as changes have lately been of one mind; changes that are noise are not, and then it goes on evenly.
+Where the object will be a frame later is what a hand beside it must know. What is held out is seldom carried evenly: a
+hand that expects it to be is up to 6 mm off at 30 frames a second. So the motion is expected to change on as it did, as
+far as changes have lately been of one mind; those that are noise are not, and then it goes on evenly.
 """
 
 from __future__ import annotations
