@@ -113,7 +113,7 @@ class DynamicGrasp:
         leaves = (d > 2 * self._start_distance) & (state.tries == 0)
         aligning = begins | (state.aligning & ~leaves)
         state = replace(state, aligning=aligning, command=torch.where(begins[:, None], hand, state.command))
-        action, state = self._come_nearer(observation, goal, fresh, state)
+        action, state = self._come_nearer(observation, aim, fresh, state)
         w = state.aligning.nonzero()[:, 0]
         if len(w) > 0:
             step, state = self._align(w, goal[w], hand, state)
@@ -204,12 +204,11 @@ class DynamicGrasp:
         return reach_cost(pose, goals, state.goals.joints[w], retreats, state.giver[w], to_object)
 
     def _come_nearer(
-        self, observation: Mapping[str, Any], goal: Tensor, fresh: Tensor, state: DynamicGraspState
+        self, observation: Mapping[str, Any], aim: Tensor, fresh: Tensor, state: DynamicGraspState
     ) -> tuple[Tensor, DynamicGraspState]:
-        """The approach's actions (B, 28). It is shown, as `goal_pos`, where alignment takes over from it, hand open."""
-        joints = state.goals.joints[torch.arange(len(goal)), state.goal]
-        pose, joints = behind_goal(goal, _AIM), joints + _AIM * (OPEN_HAND.to(joints) - joints)
-        own = join_hand_state(pose_multiply(state.track.pose, pose), joints).float().numpy()
+        """The approach's actions (B, 28). It is shown aim (B, 7), whence alignment takes over, with an open hand."""
+        joints = state.goals.joints[torch.arange(len(aim)), state.goal]
+        own = join_hand_state(aim, joints + _AIM * (OPEN_HAND.to(joints) - joints)).float().numpy()
         shown = {key: value for key, value in observation.items() if key not in PRIVILEGED} | {"goal_pos": own}
         start = None if state.approach is None else fresh.numpy()
         action, approach = self._approach.predict(shown, state.approach, start)
