@@ -38,7 +38,7 @@ from policies.tracking import follow, restart, rigid_motion
 _STALL = 16  # frames after which a hand at its goal tries another, where it cannot see whether it is at rest
 _PATIENCE = 24  # the same where it can, but does not come to rest
 _RESTED = 5  # frames that it has then been at rest, after which a grasp that holds would have proved to
-_CAUGHT = 0.6  # rad
+_CAUGHT = 0.6  # rad by which a finger is bent further than it is told to be that is caught under the palm
 _LAG, _LAG_FRAMES = 0.015, 4  # m, and frames that a hand is so far from where it is told to be
 _AIM = 0.9  # of the way back from a goal to the point behind it: where the approach leads, and alignment takes over
 _CLOSING = 0.02  # rad a frame; fingers that move by more are on their way
@@ -63,7 +63,8 @@ class DynamicGrasp:
         seed: int = 0,
         late: bool = False,
     ) -> None:
-        """mode: as the environment's, at what distance alignment takes over. limits, fps: the robot's and the frames'.
+        """mode: as the environment's, how near the goal, or the point behind it, alignment takes over.
+        limits, fps: the robot's and the frames'.
 
         late: actions arrive late and `agent_pos` is what was told, see `plans_ahead`: it does not show fingers at rest.
 
@@ -119,7 +120,7 @@ class DynamicGrasp:
             step, state = self._align(w, goal[w], hand, state)
             action = action.index_put((w,), step)
         action = torch.where(state.begun[:, None], action, hand)
-        return action.numpy(), replace(state, hand=hand, command=action)
+        return action.numpy(), replace(state, command=action)
 
     def _look(
         self, state: DynamicGraspState | None, fresh: Tensor, cloud: Tensor, hand: Tensor, giver: Tensor
@@ -222,9 +223,8 @@ class DynamicGrasp:
         pose, joints = split_hand_state(state.command[w])
         pose = pose_multiply(pose_multiply(ahead, pose_inverse(state.track.pose[w])), pose)  # carried along
         target, closed = pose_multiply(ahead, goal), state.goals.joints[w, index]
-        # a finger bent much further than it is told to be is caught between palm and object: straight back frees it
         caught = (hand[w, 6:] - state.command[w, 6:]).amax(-1) > _CAUGHT
-        toward = torch.where(caught[:, None], split_hand_state(hand[w])[0], target)
+        toward = torch.where(caught[:, None], split_hand_state(hand[w])[0], target)  # straight back, which frees it
         candidates = alignment_candidates(pose, joints, toward, closed, self._limits, self._dt)
         steps = torch.stack([join_hand_state(*candidate) for candidate in candidates])  # (3, n, 28)
         points = pose_apply(ahead[:, None], state.track.points[w])

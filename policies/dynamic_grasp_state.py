@@ -39,7 +39,6 @@ class DynamicGraspState:
     stuck: Tensor  # (B,) long, frames since it came nearer
     lagged: Tensor  # (B,) long, frames that the hand has not been where it was told to be, in alignment
     tries: Tensor  # (B,) long, times that the way to the goal was blocked
-    hand: Tensor  # (B, 28) hand state last seen
     command: Tensor  # (B, 28) hand state last told
     giver: Tensor  # (B, 16, 3) m, world
     approach: Any
@@ -62,7 +61,7 @@ def nothing_known(cloud: Tensor, hand: Tensor, giver: Tensor, num_goals: int) ->
     flags = dict.fromkeys(("begun", "aligning", "retreating"), no)
     return DynamicGraspState(
         **frames, **flags, track=start_track(cloud), goals=goals, goal=none, undecided=~no, given_up=~every,
-        rest=hand, nearest=none.float(), hand=hand, command=hand, giver=giver, approach=None,
+        rest=hand, nearest=none.float(), command=hand, giver=giver, approach=None,
     )  # fmt: skip
 
 

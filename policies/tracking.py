@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from dexh2r_gym.constants import constant
 from dexh2r_gym.rotations import (
     pose_apply,
     pose_integrate,
@@ -94,7 +95,7 @@ def follow(track: Track, cloud: Tensor, carried: Tensor | None = None) -> Track:
     pose = torch.cat((pose[:, :3], quat_normalize(pose[:, 3:])), dim=-1)
     motion = pose_velocity(track.pose, pose if carried is None else start, 1.0)
     change = (motion - track.motion) * (track.motion != 0).any(-1, keepdim=True)  # none from the first to the second
-    arms = change.new_tensor([1.0, 1.0, 1.0, _ARM, _ARM, _ARM])
+    arms = constant((1.0, 1.0, 1.0, _ARM, _ARM, _ARM), change)
     now, before = change * arms, track.change * arms
     agreement = torch.stack(((now * before).sum(-1), before.square().sum(-1)), dim=-1)
     return replace(track, pose=pose, motion=motion, change=change, agreement=_MEMORY * track.agreement + agreement)

@@ -263,7 +263,7 @@ def at_its_goal(off=0.0, bent=0.0, shaken=0.0, frames=30, **options):
     hand = told.clone()
     hand[:, 0] += off
     hand[:, 6 + 5] += bent
-    state = replace(state, hand=hand, command=told, aligning=torch.ones(1, dtype=torch.bool))
+    state = replace(state, command=told, aligning=torch.ones(1, dtype=torch.bool))
     for frame in range(frames):
         seen = hand.clone()
         seen[:, 1] += shaken * (frame % 2)
