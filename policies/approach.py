@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -102,6 +102,10 @@ class ApproachState:
     plan: Tensor  # (B, executed, 28)
     left: Tensor  # (B,) long, frames of the plan that are still to come
     age: Tensor  # (B,) long, frames since the episode began
+
+    def sparing(self, worlds: Tensor) -> ApproachState:
+        """The same, but these worlds (B,) bool need no plan in the next frame; they see it, and plan anew after it."""
+        return replace(self, left=self.left.masked_fill(worlds, 1))
 
 
 # CPUs multiply matrices of fewer rows in other ways, and a plan would depend, in its last bits, on how many worlds

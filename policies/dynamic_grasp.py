@@ -29,7 +29,7 @@ from dexh2r_gym.hand import OPEN_HAND
 from dexh2r_gym.rotations import pose_apply, pose_inverse, pose_multiply
 from dexh2r_gym.types import NUM_GIVER_JOINTS, join_hand_state, split_hand_state
 from policies.agent import Agent, fresh_worlds
-from policies.approach import ApproachAgent, ApproachModel
+from policies.approach import ApproachAgent, ApproachModel, ApproachState
 from policies.dynamic_grasp_state import DynamicGraspState, alike, at_rest, nothing_known, notice_held_up
 from policies.goal_proposals import SeenGoals, cloud_depth, propose_goals
 from policies.reach import reach_cost
@@ -207,12 +207,17 @@ class DynamicGrasp:
     def _come_nearer(
         self, observation: Mapping[str, Any], aim: Tensor, fresh: Tensor, state: DynamicGraspState
     ) -> tuple[Tensor, DynamicGraspState]:
-        """The approach's actions (B, 28). It is shown aim (B, 7), whence alignment takes over, with an open hand."""
+        """The approach's actions (B, 28). It is shown aim (B, 7), whence alignment takes over, with an open hand.
+
+        Its actions where alignment is on are not used, and so not planned.
+        """
         joints = state.goals.joints[torch.arange(len(aim)), state.goal]
         own = join_hand_state(aim, joints + _AIM * (OPEN_HAND.to(joints) - joints)).float().numpy()
         shown = {key: value for key, value in observation.items() if key not in PRIVILEGED} | {"goal_pos": own}
-        start = None if state.approach is None else fresh.numpy()
-        action, approach = self._approach.predict(shown, state.approach, start)
+        approach, start = state.approach, None if state.approach is None else fresh.numpy()
+        if isinstance(approach, ApproachState):
+            approach = approach.sparing(state.aligning)
+        action, approach = self._approach.predict(shown, approach, start)
         return torch.from_numpy(np.asarray(action)).float(), replace(state, approach=approach)
 
     def _align(

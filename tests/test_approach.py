@@ -290,6 +290,18 @@ def test_a_plan_is_carried_out_frame_by_frame_and_made_anew_when_used_up():
     assert [k.tolist() for _, k in shown] == [[0, 0]] * 3
 
 
+def test_where_a_plan_is_not_needed_none_is_made_and_what_was_seen_is_remembered():
+    agent, state = ApproachAgent(Counting()), None
+    for t in range(7):
+        if t in (1, 2, 3, 4):
+            state = state.sparing(torch.tensor([False, True]))
+        action, state = agent.predict({"agent_pos": np.full((2, 28), 10.0 * t, np.float32)}, state)
+    shown = [[int(n) for n in s[:, 1, 0]] for s, _ in agent.model.shown]
+    assert shown == [[0, 0], [30], [50], [60]]  # the second world plans again in frame 5, the first every third
+    assert int(agent.model.shown[2][0][0, 0, 0]) == 40  # and has seen the frame before
+    assert action[:, 0].tolist() == [61, 52]
+
+
 class Trying(Counting):
     """Draws from other noise every 4 frames."""
 

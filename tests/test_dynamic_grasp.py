@@ -18,7 +18,7 @@ from dexh2r_gym.hand import OPEN_HAND, surface_points
 from dexh2r_gym.objects import ObjectBatch, load_object
 from dexh2r_gym.rotations import pose_multiply, quat_angle, quat_conjugate, quat_from_axis_angle, quat_rotate
 from dexh2r_gym.types import join_hand_state, split_hand_state
-from policies.approach import ApproachModel
+from policies.approach import ApproachModel, ApproachState
 from policies.dynamic_grasp import PRIVILEGED, DynamicGrasp
 from policies.dynamic_grasp_state import alike, notice_held_up
 from policies.goal_proposals import cloud_depth, giver_gap, propose_goals
@@ -158,6 +158,20 @@ def test_it_takes_objects_without_looking_at_what_it_may_not_know(agent):
     reached, actions = run(Blind(), backend="kinematic")
     assert reached.sum() >= 4  # 5 of 6 with all that is random here as it is
     assert all(np.isfinite(action).all() for action in actions)
+
+
+def test_in_alignment_no_approach_is_planned_and_nothing_is_other_for_it(monkeypatch):
+    counts, taken = [], []
+    for sparing in (ApproachState.sparing, lambda state, worlds: state):
+        monkeypatch.setattr(ApproachState, "sparing", sparing)
+        approach, planned = Straight(), []
+        plan = approach.plan
+        approach.plan = lambda seen, key, plan=plan, planned=planned: planned.append(len(key)) or plan(seen, key)
+        agent = DynamicGrasp(load_generator("cvae"), approach, num_goals=50)
+        taken.append(run(agent, backend="kinematic")[1])
+        counts.append(sum(planned))
+    assert counts[0] < 0.7 * counts[1] and len(taken[0]) == len(taken[1])
+    assert all(np.array_equal(*both) for both in zip(*taken, strict=True))
 
 
 def test_it_says_what_it_lacks(agent):
