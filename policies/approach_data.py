@@ -7,6 +7,7 @@ see `policies.frames`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +18,7 @@ from torch import Tensor
 from dexh2r_gym.alignment import START_DISTANCE
 from dexh2r_gym.giver import GiverHand
 from dexh2r_gym.replay import Replay, ReplayStore
+from dexh2r_gym.replay.visited import is_visited
 from dexh2r_gym.rotations import pose_inverse, pose_multiply, quat_angle
 from dexh2r_gym.types import split_hand_state
 from policies.expert import ReactiveAnswers, moved
@@ -33,6 +35,7 @@ UNSTEADY = (0.004, 0.03, 0.03)  # the same of how it got there, a frame
 _SHIFTED = 0.8  # part of the windows
 _FARTHEST = 4.0  # by which deviations are multiplied at most, for who is not told the goal
 _WAYS = 4  # of the expert in each trial
+_ROWS = 4096  # whose nearest goals are looked for at once
 _SEED = 17
 
 
@@ -50,6 +53,8 @@ class ApproachWindows:
 
     Windows in which the hand waits or has long arrived are left out, for who learns to wait waits for ever. Where goals
     are not told, a hand has arrived where the environment aligns it: no goal is near where such a policy has to go on.
+
+    In a store of `replay.visited` hands are where a policy had them, as they are; the expert goes to the nearest goal.
     """
 
     def __init__(
@@ -72,8 +77,14 @@ class ApproachWindows:
 
         Raises:
             ValueError: the split has no demonstrations, or the store no clouds or pictures and no givers to make any;
-                or its trials have several frame rates.
+                or its trials have several frame rates; or nobody demonstrates anything in it, and labels are
+                demonstrations.
         """
+        visited = is_visited(store)
+        if visited and labels == "demonstrations":
+            raise ValueError(
+                f"hands in {store.path} are where a policy had them, nothing to imitate; use labels=expert"
+            )
         ids = [id for id in store.ids(split) if store.info(id).has_demo]
         if not ids:
             raise ValueError(f"split {split!r} of {store.path} has no demonstrations to learn from")
@@ -84,7 +95,7 @@ class ApproachWindows:
             raise ValueError(f"{store.path} has trials of {sorted(rates)} frames a second; policies learn one rate")
         self.observed, self.ahead, self.needs, self.labels = observed, ahead, tuple(needs), labels
         replays = [store.replay(id) for id in ids]
-        lasts = [min(_arrives(replay), replay.num_frames - 2) for replay in replays]  # frames that teach end here
+        lasts = [r.num_frames - 2 if visited else min(_arrives(r), r.num_frames - 2) for r in replays]  # that teach
         self._frames = open_frames(store, ids, self.needs, cache, counts=[n + 1 for n in lasts], **(frames or {}))
         self.objects = sorted({replay.object for replay in replays})
         self.num_trials = len(replays)
@@ -97,15 +108,21 @@ class ApproachWindows:
         # the frames kept of a trial are its first ones, one trial after the other
         kept = torch.tensor(lasts) + 1
         self._skipped = (first - (kept.cumsum(0) - kept)).repeat_interleave(count)
-        self._told = told = "goal_pos" in self.needs or labels == "demonstrations"
+        told = not visited and ("goal_pos" in self.needs or labels == "demonstrations")
+        self._shifted = None if visited or labels == "demonstrations" else partial(shifted, told=told)
         self._expert = ReactiveAnswers(replays, told=told, dt=1.0 / rates.pop())
-        if told:
+        if told or visited:
             self._hand = torch.cat([replay.demo for replay in replays if replay.demo is not None]).float()[None]
+        if told:
             taught = rows >= begin.repeat_interleave(count)
         else:
-            draw = torch.Generator().manual_seed(_SEED)
-            ways = [self._expert.ways(draw) for _ in range(_WAYS)]
-            self._hand, left = (torch.stack(parts) for parts in zip(*ways, strict=True))
+            if visited:
+                parts = zip(self._hand[0].split(_ROWS), rows.split(_ROWS), strict=True)
+                left = torch.cat([self._expert.left(hand, row) for hand, row in parts])[None]
+            else:
+                draw = torch.Generator().manual_seed(_SEED)
+                ways = [self._expert.ways(draw) for _ in range(_WAYS)]
+                self._hand, left = (torch.stack(parts) for parts in zip(*ways, strict=True))
             taught = left[:, (rows - _REST).maximum(self._first)] > START_DISTANCE["hard"]
         self._starts = (taught & (rows <= end.repeat_interleave(count))).expand(len(self._hand), -1).nonzero()
 
@@ -120,8 +137,9 @@ class ApproachWindows:
         if self._giver is not None:
             out["giver_joints"] = self._giver[past]
         hand = self._hand[way[:, None], past]
+        if self._shifted is not None:
+            hand = self._shifted(hand, generator)
         if self.labels == "expert":
-            hand = shifted(hand, generator, told=self._told)
             out["future"] = self._expert.plans(hand[:, -1], row, self.ahead)
         else:
             future = (row[:, None] + torch.arange(1, self.ahead + 1)).minimum(self._last[row, None])

@@ -55,6 +55,10 @@ class ReactiveAnswers:
         carried = pose_multiply(self._object[rows], grasp[:, None])
         return join_hand_state(carried, joints[:, None].expand(-1, rows.shape[1], -1))
 
+    def left(self, hand: Tensor, row: Tensor) -> Tensor:
+        """How far the palms of hands (B, 28) in frames row (B,) are from their goals: (B,) metres."""
+        return (self.goals(hand, row, row[:, None])[:, 0] - hand)[:, :3].norm(dim=-1)
+
     def plans(self, hand: Tensor, row: Tensor, ahead: int) -> Tensor:
         """How the expert goes on in the next frames, (B, ahead, 28), from hands (B, 28) in frames row (B,)."""
         rows = (row[:, None] + torch.arange(ahead + 1)).minimum(self._last[row, None])

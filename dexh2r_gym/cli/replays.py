@@ -162,6 +162,32 @@ class Goals:
 
 
 @dataclass
+class Visited:
+    """Keep where the hand of a policy went in a run, for it to learn from what its own errors bring about (DAgger).
+
+    The store has the trials of the run, up to where alignment took over, with the hand and the object as they were. In
+    training the expert says how to go on from there. A run that was stopped will do.
+
+    Example: dexh2r replays visited runs/dp3_train visited.zarr.zip
+    after: dexh2r evaluate --agent dp3 --split train --replays train500.zarr.zip --out runs/dp3_train
+    then: dexh2r train dp3 --init dp3.safetensors --replays train500.zarr.zip visited.zarr.zip --out runs/dp3
+    """
+
+    run_folder: Positional[Path]
+    """The folder of a run, as `dexh2r evaluate` makes it."""
+    out: Positional[Path]
+    """The store to write: a folder, or a single file that ends in .zarr.zip."""
+    overwrite: bool = False
+    """Replace a store that is at the path."""
+
+    def run(self) -> None:
+        from dexh2r_gym.replay.visited import keep_visited
+
+        keep_visited(self.run_folder, self.out, overwrite=self.overwrite)
+        say_next(self.out)
+
+
+@dataclass
 class Replays:
     """Make, import and check recorded trials."""
 
@@ -169,6 +195,7 @@ class Replays:
         Annotated[Import, subcommand("import")]
         | Annotated[Generate, subcommand("generate")]
         | Annotated[Goals, subcommand("goals")]
+        | Annotated[Visited, subcommand("visited")]
         | Annotated[Info, subcommand("info")]
         | Annotated[Check, subcommand("check")]
         | Annotated[Migrate, subcommand("migrate")]

@@ -23,6 +23,7 @@ from dexh2r_gym.grasps import free_of_giver
 from dexh2r_gym.grasps.generators import GraspGenerator, load_generator
 from dexh2r_gym.grasps.make import takeable
 from dexh2r_gym.replay.replay import Trial
+from dexh2r_gym.replay.rewrite import objects_again, trial_again
 from dexh2r_gym.replay.store import ReplayStore
 from dexh2r_gym.replay.validate import MAX_GOALS
 from dexh2r_gym.replay.work import load_arrays, open_work, save_arrays
@@ -68,11 +69,7 @@ def add_goals(
         for _ in tqdm(made, "goals", len(jobs), unit="object", disable=not progress):
             pass
     more = {job.name: _load(job.file) for job in jobs}
-    first = {info.object: i for i, info in reversed(list(enumerate(store.infos)))}
-    objects = {
-        name: _stored(store, name, _joined(store.goals_of(first[name]), more[name]) if name in first else None)
-        for name in store.object_names
-    }
+    objects = objects_again(store, more)
     write_store(
         out,
         _trials(store, more, objects, progress),
@@ -125,39 +122,21 @@ def _joined(goals: NDArray, more: NDArray) -> NDArray:
     return np.concatenate((goals, more))[:MAX_GOALS]
 
 
-def _stored(store: ReplayStore, name: str, goals: NDArray | None) -> StoredObject:
-    obj = store.object_model(name)
-    return StoredObject(goals, obj.parts, obj.mass, obj.metadata) if store.carries(name) else StoredObject(goals)
-
-
 def _trials(
     store: ReplayStore, more: dict[str, NDArray], objects: dict[str, StoredObject], progress: bool
 ) -> Iterator[Trial]:
     """The trials, as stored to the last bit, with more goals, and which of these each giver leaves free."""
-    object_pose, mano, demo = (store.column(key) for key in ("object_pose", "giver", "hand_state"))
     for i in tqdm(range(len(store)), "trials", unit="trial", disable=not progress):
-        replay, rows = store[i], store.frames_of(i)
+        replay = store[i]
         goals = _joined(store.goals_of(i), more[replay.object])
         new = torch.from_numpy(goals[len(replay.goal_pose) :]).double()
         giver = GiverHand.from_mano(replay.giver, replay.side, replay.giver_model)
         free = free_of_giver(new[:, :7], new[:, 7:], replay.object_pose, giver, replay.giver)
         shared = objects[replay.object].goals
         assert shared is not None
-        yield Trial(
-            subject=replay.subject,
-            object=replay.object,
-            side=replay.side,
-            split=replay.split,
-            fps=replay.fps,
-            object_pose=object_pose[rows],
-            giver=mano[rows],
-            hand_start=replay.hand_start.numpy(),
+        yield trial_again(
+            store,
+            i,
             goal_free=torch.cat((replay.goal_free, free), dim=1).numpy(),
-            demo=demo[rows] if replay.has_demo else None,
-            grasp_begin=replay.grasp_begin,
             goals=None if np.array_equal(goals, shared) else goals,
-            has_giver=replay.has_giver,
-            sensors={name: replay.sensor(name).numpy() for name in replay.sensors},
-            calibration=replay.calibration,
-            number=int(replay.id.rsplit("/", 1)[1]),
         )

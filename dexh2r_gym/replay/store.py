@@ -150,6 +150,10 @@ class ReplayStore:
             raise ReplayError(f"no column {key!r}; columns: {', '.join(validate.DATA)}", store=self.name)
         return self._arrays.read(f"data/{key}")
 
+    def frames(self, key: str, index: int) -> NDArray:
+        """The same of one trial, by its number: (T, ...)."""
+        return self._arrays.rows(f"data/{key}", self.frames_of(index))
+
     def goals_of(self, index: int) -> NDArray:
         """Goal grasps of a trial, by its number, as stored: (G, 29) float32, palm pose in the object frame, joints."""
         begin = int(self._meta["goals_begin"][index])
