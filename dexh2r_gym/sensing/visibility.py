@@ -20,7 +20,8 @@ from dexh2r_gym.objects import ObjectModel
 CELLS = 10  # an edge of the cube's faces, 9 degrees each
 NUM_VIEWS = 6 * CELLS * CELLS
 MAX_TABLES = 256  # kept, of 0.4 to 2.5 MB each
-_CHUNK = 1 << 14  # numbers of a table of rays by half-spaces
+_CHUNK = 1 << 15  # rays at once
+_PLANES = 4  # after which rays are left out that pass by
 _CLEAR = 1e-5  # m, within which a ray may graze a part
 
 
@@ -65,7 +66,7 @@ def visibility(obj: ObjectModel, num_points: int, distance: float) -> Visibility
     view, point = np.nonzero(eyes @ normals.T > (points * normals).sum(-1))
     hidden = _hidden([part - middle for part in obj.parts], eyes, points, view, point)
     view, point = view[~hidden], point[~hidden]
-    point = point[np.lexsort((np.random.default_rng(0).random(len(point)), view))]  # each view's in an order of its own
+    point = point[np.argsort(view + np.random.default_rng(0).random(len(point)))]  # each view's in an order of its own
     first = np.searchsorted(view, np.arange(NUM_VIEWS + 1)).astype(np.int32)
     return Visibility(first, point.astype(np.int16))
 
@@ -113,18 +114,29 @@ def _crossed(
     normals: np.ndarray, offsets: np.ndarray, eyes: np.ndarray, points: np.ndarray, view: np.ndarray, point: np.ndarray
 ) -> np.ndarray:
     """Whether the way from point to eye leads through the solid normals (F, 3) x <= offsets (F,). -> (N,) bool"""
-    at_eye = (eyes @ normals.T - offsets).astype(np.float32)  # (V, F), m above each plane
-    at_point = (points @ normals.T - offsets).astype(np.float32)
-    out = []
-    step = max(1, _CHUNK // len(offsets))
-    for i in range(0, len(view), step):
-        end = at_eye[view[i : i + step]]
-        start = at_point[point[i : i + step]]
-        rise = end - start
+    at_eye = (normals @ eyes.T - offsets[:, None]).astype(np.float32)  # (F, V), m above each plane
+    at_point = (normals @ points.T - offsets[:, None]).astype(np.float32)
+    out = np.zeros(len(view), dtype=bool)
+    for i in range(0, len(view), _CHUNK):
+        out[i : i + _CHUNK] = _pierced(at_eye, at_point, view[i : i + _CHUNK], point[i : i + _CHUNK])
+    return out
+
+
+def _pierced(at_eye: np.ndarray, at_point: np.ndarray, view: np.ndarray, point: np.ndarray) -> np.ndarray:
+    """The same by heights above the planes; plane by plane, and only for those that may still be led through it."""
+    out, rest = np.zeros(len(view), dtype=bool), np.arange(len(view))
+    enter, leave = np.zeros(len(view), np.float32), np.ones(len(view), np.float32)  # parts of the way
+    for number, (ends, starts) in enumerate(zip(at_eye, at_point, strict=True)):
+        start = starts[point]
+        rise = ends[view] - start
         with np.errstate(divide="ignore", invalid="ignore"):
-            at = -(start + _CLEAR) / rise  # where the plane is met, as part of the way
-        leave = np.where(rise > 0, at, 1.0).min(1)
-        enter = np.where(rise < 0, at, 0.0).max(1)
-        never = ((rise == 0) & (start > -_CLEAR)).any(1)
-        out.append((leave > np.maximum(enter, 0.0)) & ~never)
-    return np.concatenate(out) if out else np.zeros(0, dtype=bool)
+            at = (start + _CLEAR) / -rise  # where the plane is met
+        np.minimum(leave, at, out=leave, where=rise > 0)
+        np.maximum(enter, at, out=enter, where=rise < 0)
+        leave[(rise == 0) & (start > -_CLEAR)] = -1.0
+        if number % _PLANES == _PLANES - 1:
+            keep = leave > enter
+            rest, view, point = rest[keep], view[keep], point[keep]
+            enter, leave = enter[keep], leave[keep]
+    out[rest] = leave > enter
+    return out
