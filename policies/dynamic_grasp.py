@@ -7,7 +7,7 @@ itself on goals of its own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -233,11 +233,7 @@ class DynamicGrasp:
         candidates = alignment_candidates(pose, joints, toward, closed, self._limits, self._dt)
         steps = torch.stack([join_hand_state(*candidate) for candidate in candidates])  # (3, n, 28)
         points = pose_apply(ahead[:, None], state.track.points[w])
-        away = len(candidates) - 1  # leads away from the object and needs no check
-        limit = cloud_depth(pose, joints, points).clamp_min(ALIGNMENT_DEPTH)
-        choice = torch.full_like(w, away)
-        for number in reversed(range(away)):
-            choice[cloud_depth(*candidates[number], points) <= limit] = number
+        choice, away = _shallow(candidates, pose, joints, points), len(candidates) - 1
         lagged = (state.lagged[w] + 1) * ((hand[w, :3] - state.command[w, :3]).norm(dim=-1) > _LAG)
         blocked = (choice == away) | (lagged > _LAG_FRAMES) | caught
         there = (target[:, :3] - pose[:, :3]).norm(dim=-1) < REACHED_DISTANCE
@@ -263,3 +259,15 @@ class DynamicGrasp:
             lagged=state.lagged.index_put((w,), lagged * ~blocked),
             tries=state.tries.index_put((w,), tries * ~give_up),
         )
+
+
+def _shallow(candidates: Sequence[tuple[Tensor, Tensor]], pose: Tensor, joints: Tensor, points: Tensor) -> Tensor:
+    """Which of three next hands (n, 7), (n, 22) is taken, (n,) long: the first that is not too deep in points
+    (n, P, 3), or no deeper than the hand is now; the last leads away from the object and needs no check."""
+    depth = cloud_depth(*candidates[0], points)
+    choice, w = torch.zeros(len(pose), dtype=torch.long), (depth > ALIGNMENT_DEPTH).nonzero()[:, 0]
+    if len(w) > 0:
+        limit = cloud_depth(pose[w], joints[w], points[w]).clamp_min(ALIGNMENT_DEPTH)
+        second = cloud_depth(candidates[1][0][w], candidates[1][1][w], points[w])
+        choice[w] = torch.where(depth[w] <= limit, 0, torch.where(second <= limit, 1, 2))
+    return choice
