@@ -19,7 +19,7 @@ from dexh2r_gym.objects import ObjectBatch, load_object
 from dexh2r_gym.rotations import pose_multiply, quat_angle, quat_conjugate, quat_from_axis_angle, quat_rotate
 from dexh2r_gym.types import join_hand_state, split_hand_state
 from policies.approach import ApproachModel, ApproachState
-from policies.dynamic_grasp import PRIVILEGED, DynamicGrasp
+from policies.dynamic_grasp import PRIVILEGED, DynamicGrasp, _shallow
 from policies.dynamic_grasp_state import alike, notice_held_up
 from policies.goal_proposals import cloud_depth, giver_gap, propose_goals
 from tests.grasp_cases import FLAT_HAND, RADIUS, beside_palm, cage
@@ -106,6 +106,39 @@ def test_depth_in_a_cloud_is_that_of_the_solid():
     assert cloud_depth(pose, joints, outside[:, :1]).item() == 0.0
     deep = cloud_depth(pose, joints, inside).item()
     assert 0.003 < deep < 0.012  # corners of boxes are cut off, other shapes overlap
+
+
+def test_depth_is_the_same_alone_and_among_others():
+    generator = torch.Generator().manual_seed(0)
+    pose, joints = (part.repeat(20, 1) for part in cage())
+    pose[:, :3] += 0.02 * torch.randn(20, 3, generator=generator)
+    points = surface_points(pose[:1], joints[:1])[0][:, ::4].float() + 0.01 * torch.randn(20, 1, 3, generator=generator)
+    together = cloud_depth(pose, joints, points)
+    assert (together > 0).sum() > 5
+    assert torch.equal(
+        together, torch.cat([cloud_depth(pose[i, None], joints[i, None], points[i, None]) for i in range(20)])
+    )
+
+
+def test_the_first_step_that_is_not_too_deep_is_taken():
+    pose, joints = (part.repeat(5, 1) for part in cage())
+    out = pose.clone()
+    out[:, 2] += 1.0
+    points = surface_points(pose[:1], joints[:1])
+    inside = (points[0] - 0.012 * points[1])[:, :256].float().repeat(5, 1, 1)  # deeper than 6.5 mm
+    assert (cloud_depth(pose, joints, inside) > 0.0065).all()
+
+    def choice(first, second, now):
+        candidates = [(torch.where(deep[:, None], pose, out), joints) for deep in (first, second)] + [(out, joints)]
+        return _shallow(candidates, torch.where(now[:, None], pose, out), joints, inside).tolist()
+
+    yes, no = torch.ones(5, dtype=torch.bool), torch.zeros(5, dtype=torch.bool)
+    mixed = torch.tensor([True, False, True, False, True])
+    assert choice(no, no, no) == [0] * 5 and choice(no, yes, yes) == [0] * 5
+    assert choice(yes, no, no) == [1] * 5
+    assert choice(yes, yes, no) == [2] * 5
+    assert choice(yes, yes, yes) == [0] * 5  # no deeper than now
+    assert choice(mixed, mixed, no) == [2, 0, 2, 0, 2] and choice(yes, mixed, no) == [2, 1, 2, 1, 2]
 
 
 def test_goals_through_the_giver_are_left_out_and_the_least_bad_is_named():

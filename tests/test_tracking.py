@@ -18,7 +18,7 @@ from dexh2r_gym.rotations import (
     quat_from_axis_angle,
     quat_normalize,
 )
-from policies.tracking import follow, restart, rigid_motion, start_track
+from policies.tracking import _nearest, follow, restart, rigid_motion, start_track
 
 HAMMER = load_object("hammer")
 
@@ -181,3 +181,13 @@ def test_clouds_alone_are_enough_for_most_objects(recorded):
         track = follow(track, cloud)
     true = pose_multiply(poses[-1], pose_multiply(pose_inverse(poses[0]), start))
     assert (track.pose[:, :3] - true[:, :3]).norm(dim=-1).median() < 0.003
+
+
+@pytest.mark.parametrize("worlds", [1, 4, 7])  # a few are looked at together
+def test_the_nearest_points_are_those_of_all_distances(worlds):
+    generator = torch.Generator().manual_seed(0)
+    points, others = (torch.randn(worlds, n, 3, generator=generator) for n in (50, 30))
+    squared, nearest = _nearest(points, others)
+    apart = torch.cdist(points.double(), others.double())
+    assert torch.equal(nearest, apart.argmin(-1))
+    torch.testing.assert_close(squared.double(), apart.amin(-1).square(), atol=1e-5, rtol=1e-4)
