@@ -1,13 +1,27 @@
 """The command line as a user meets it: help, examples that parse, mistakes in one line, an evaluation."""
 
 import json
+import os
 import re
 import subprocess
 import sys
 
 import pytest
 
-from dexh2r_gym.cli import arm, audit, export, grasps, imports, replays, robustness, runs, table3, table4, view
+from dexh2r_gym.cli import (
+    arm,
+    audit,
+    export,
+    grasps,
+    imports,
+    replays,
+    robustness,
+    runs,
+    simulators,
+    table3,
+    table4,
+    view,
+)
 from policies import cli as policies_cli
 
 LEAVES = {
@@ -21,11 +35,15 @@ LEAVES = {
     "latency": robustness.Latency,
     "arm-gap": arm.ArmGap,
     "bench": runs.Bench,
+    "parity": simulators.Parity,
+    "sweep": simulators.Sweep,
     "replays import dexh2r": imports.ImportDexH2R,
     "replays import dexh2r-zarr": imports.ImportDexH2RZarr,
     "replays import dexycb": imports.ImportDexYCB,
     "replays import khanna": imports.ImportKhanna,
     "replays generate": replays.Generate,
+    "replays goals": replays.Goals,
+    "replays visited": replays.Visited,
     "replays info": replays.Info,
     "replays check": replays.Check,
     "replays migrate": replays.Migrate,
@@ -67,6 +85,16 @@ def test_help_of_a_group_lists_its_commands_with_examples(group, dexh2r, capsys)
     leaves = [name for name in LEAVES if name.startswith(group) and name.count(" ") == len(group.split())]
     assert leaves and all(f"• {name.split()[-1]} " in out for name in leaves)
     assert all(f"Example: dexh2r {name}" in out for name in leaves)
+
+
+def test_who_reads_only_the_first_lines_gets_no_traceback():
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "dexh2r_gym", "--help"], stdout=writer, stderr=subprocess.PIPE, timeout=60
+    )
+    os.close(writer)
+    assert done.returncode == 1 and not done.stderr
 
 
 def test_python_m_is_the_same_command():

@@ -59,11 +59,14 @@ def main() -> None:
     union = reduce(or_, (Annotated[command, subcommand(name)] for name, command in commands().items()))
     command_type = make_dataclass("Main", [("command", Annotated[union, arg(name="")])])
     command_type.__doc__ = _ABOUT
-    parsed: Any = tyro.cli(command_type, prog="dexh2r", config=(OmitSubcommandPrefixes, OmitArgPrefixes))
-    command = parsed.command
     try:
-        command.run()
+        parsed: Any = tyro.cli(command_type, prog="dexh2r", config=(OmitSubcommandPrefixes, OmitArgPrefixes))
+        parsed.command.run()
+        sys.stdout.flush()
     except KeyboardInterrupt:
         sys.exit("\nstopped; the same command goes on from here")
+    except BrokenPipeError:  # who reads what is printed has read enough: dexh2r evaluate --help | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # which Python flushes when it ends
+        sys.exit(1)
     except (ValueError, OSError, RuntimeError, FloatingPointError) as error:
         sys.exit(f"dexh2r: {error}")
