@@ -117,3 +117,9 @@ def test_what_cannot_be_learned_from_is_refused(run, visited, tmp_path):
     )
     with pytest.raises(ReplayError, match="did not play their recording"):
         keep_visited(out, tmp_path / "out.zarr.zip", progress=False)
+
+
+def test_the_command_says_how_to_go_on(run, tmp_path, dexh2r, capsys):
+    out = tmp_path / "visited.zarr.zip"
+    assert dexh2r(f"replays visited {run} {out}") == 0
+    assert f"--replays STORE {out}" in capsys.readouterr().out and is_visited(ReplayStore.open(out))

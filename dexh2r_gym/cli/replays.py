@@ -184,7 +184,7 @@ class Visited:
         from dexh2r_gym.replay.visited import keep_visited
 
         keep_visited(self.run_folder, self.out, overwrite=self.overwrite)
-        say_next(self.out)
+        print(f"wrote {self.out}; next: dexh2r train POLICY --init WEIGHTS --replays STORE {self.out} --out OUT")
 
 
 @dataclass
