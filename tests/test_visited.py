@@ -105,18 +105,10 @@ def test_what_cannot_be_learned_from_is_refused(run, visited, tmp_path):
     with pytest.raises(ReplayError, match="no trial"):
         keep_visited(other, tmp_path / "out.zarr.zip", progress=False)
     assert not (tmp_path / "out.zarr.zip").exists()
-    out = tmp_path / "reacts"
-    evaluate(
-        half_way,
-        out=out,
-        split="validation",
-        backend="kinematic",
-        num_envs=36,
-        progress=False,
-        giver={"hesitation": 0.5},
-    )
+    record = RunFolder(run).load_episode(visited.ids()[0])
+    RunFolder(other).save_episode(record | {"recording_frame": np.arange(len(record["depth"]))})
     with pytest.raises(ReplayError, match="did not play their recording"):
-        keep_visited(out, tmp_path / "out.zarr.zip", progress=False)
+        keep_visited(other, tmp_path / "out.zarr.zip", progress=False)
 
 
 def test_the_command_says_how_to_go_on(run, tmp_path, dexh2r, capsys):
