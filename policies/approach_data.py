@@ -111,8 +111,7 @@ class ApproachWindows:
         told = not visited and ("goal_pos" in self.needs or labels == "demonstrations")
         self._shifted = None if visited or labels == "demonstrations" else partial(shifted, told=told)
         self._expert = ReactiveAnswers(replays, told=told, dt=1.0 / rates.pop())
-        if told or visited:
-            self._hand = torch.cat([replay.demo for replay in replays if replay.demo is not None]).float()[None]
+        self._hand = torch.cat([replay.demo for replay in replays if replay.demo is not None]).float()[None]
         if told:
             taught = rows >= begin.repeat_interleave(count)
         else:

@@ -23,9 +23,8 @@ from dexh2r_gym.grasps import free_of_giver
 from dexh2r_gym.grasps.generators import GraspGenerator, load_generator
 from dexh2r_gym.grasps.make import takeable
 from dexh2r_gym.replay.replay import Trial
-from dexh2r_gym.replay.rewrite import objects_again, trial_again
+from dexh2r_gym.replay.rewrite import joined, objects_again, trial_again
 from dexh2r_gym.replay.store import ReplayStore
-from dexh2r_gym.replay.validate import MAX_GOALS
 from dexh2r_gym.replay.work import load_arrays, open_work, save_arrays
 from dexh2r_gym.replay.write import StoredObject, free_path, write_store
 from dexh2r_gym.workers import Workers, num_workers
@@ -118,17 +117,13 @@ def _load(file: Path) -> NDArray:
     return found[0]["goals"]
 
 
-def _joined(goals: NDArray, more: NDArray) -> NDArray:
-    return np.concatenate((goals, more))[:MAX_GOALS]
-
-
 def _trials(
     store: ReplayStore, more: dict[str, NDArray], objects: dict[str, StoredObject], progress: bool
 ) -> Iterator[Trial]:
     """The trials, as stored to the last bit, with more goals, and which of these each giver leaves free."""
     for i in tqdm(range(len(store)), "trials", unit="trial", disable=not progress):
         replay = store[i]
-        goals = _joined(store.goals_of(i), more[replay.object])
+        goals = joined(store.goals_of(i), more[replay.object])
         new = torch.from_numpy(goals[len(replay.goal_pose) :]).double()
         giver = GiverHand.from_mano(replay.giver, replay.side, replay.giver_model)
         free = free_of_giver(new[:, :7], new[:, 7:], replay.object_pose, giver, replay.giver)

@@ -49,10 +49,15 @@ def objects_again(store: ReplayStore, more: Mapping[str, NDArray] | None = None)
     for name in store.object_names:
         goals = store.goals_of(_first_trial(store, name)) if name in used else None
         if goals is not None and more is not None:
-            goals = np.concatenate((goals, more[name]))[:MAX_GOALS]
+            goals = joined(goals, more[name])
         obj, own = store.object_model(name), store.carries(name)
         out[name] = StoredObject(goals, obj.parts, obj.mass, obj.metadata) if own else StoredObject(goals)
     return out
+
+
+def joined(goals: NDArray, more: NDArray) -> NDArray:
+    """Goals (G, 29) and more of them, as many as there may be."""
+    return np.concatenate((goals, more))[:MAX_GOALS]
 
 
 def _first_trial(store: ReplayStore, name: str) -> int:
