@@ -39,7 +39,7 @@ class ApproachModel(nn.Module):
 
     @property
     def ahead(self) -> int:
-        """Frames of a plan."""
+        """Frames that are learned, after the present one."""
         return self.config.horizon
 
     @property
@@ -74,7 +74,7 @@ class ApproachModel(nn.Module):
 
     @abstractmethod
     def plan(self, seen: Mapping[str, Tensor], key: Tensor) -> Tensor:
-        """The next hand states (B, ahead, 28), float32, world frame.
+        """The next hand states (B, `executed` or more, 28), float32, world frame.
 
         seen: each of `needs` (B, observed, ...), the last frame last, world frame. key: (B,) long, names the noise.
         """

@@ -28,6 +28,7 @@ class DPConfig:
 
     window: middle part of the picture that is looked at; in training crops are taken from anywhere in it.
     noise: deviations of what a goal and a plan are drawn from; both are 1 in training.
+    pace: frames of a plan that are carried out in one, of the speed at which hands were shown; published is 1.
     points: whether each pixel also says where in space it is, for which the camera must be one of
     `dexh2r_gym.sensing.cameras`; else the network must learn that by itself, as the published one does.
     """
@@ -50,6 +51,7 @@ class DPConfig:
     goal_first: bool = True
     attempt: int = 16
     noise: tuple[float, float] = (0.5, 0.3)
+    pace: int = 2
     train_steps: int = 100
     sampling_steps: int = 10  # less than train_steps: DDIM in place of DDPM
 
@@ -69,6 +71,7 @@ PAPER = DPConfig(
     goal_first=False,
     attempt=0,
     noise=(1.0, 1.0),
+    pace=1,
     sampling_steps=100,
 )
 

@@ -19,6 +19,7 @@ class DP3Config:
     """Sizes; the defaults run in real time on a CPU, `PAPER` has those of the paper.
 
     noise: deviations of what a goal and a plan are drawn from; both are 1 in training.
+    pace: frames of a plan that are carried out in one, of the speed at which hands were shown; published is 1.
     """
 
     observed: int = 2
@@ -34,6 +35,7 @@ class DP3Config:
     goal_first: bool = True
     attempt: int = 16
     noise: tuple[float, float] = (0.5, 0.3)
+    pace: int = 2
     train_steps: int = 100
     sampling_steps: int = 10
 
@@ -50,6 +52,7 @@ PAPER = DP3Config(
     goal_first=False,
     attempt=0,
     noise=(1.0, 1.0),
+    pace=1,
 )  # section 5 of the paper
 
 

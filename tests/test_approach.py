@@ -318,6 +318,29 @@ def test_another_attempt_draws_from_other_noise_in_each_world_by_its_own_time():
     assert second == (7,) * 4
 
 
+@pytest.mark.parametrize("policy", ["dp3", "dp"])
+def test_a_plan_is_carried_out_at_its_pace(policy):
+    """Twice as fast: every second of the same hand states, of which enough must be left."""
+    torch.manual_seed(0)
+    slow = make_model(policy, SMALL[policy] | {"pace": 1}).eval()
+    fast = make_model(policy, SMALL[policy] | {"pace": 2}).eval()
+    fast.load_state_dict(slow.state_dict())
+    size = SMALL[policy].get("image_size", (1, 1))[::-1]
+    seen = {
+        "agent_pos": states(0, 3, 2),
+        "point_cloud": torch.rand(3, 2, 16, 3),
+        "image": torch.randint(256, (3, 2, *size, 3), dtype=torch.uint8),
+        "depth": 1 + torch.rand(3, 2, *size),
+    }
+    with torch.no_grad():
+        plan, faster = (model.plan({k: seen[k] for k in model.needs}, torch.arange(3)) for model in (slow, fast))
+    assert plan.shape[1] == slow.ahead == slow.config.horizon - 1
+    torch.testing.assert_close(faster, plan[:, 1::2], rtol=0, atol=0)
+    assert (faster[:, 0] - plan[:, 0]).abs().max() > 1e-4  # it does go further
+    with pytest.raises(ValueError, match="choose a longer horizon"):
+        make_model(policy, SMALL[policy] | {"pace": slow.ahead})
+
+
 def test_a_goal_is_drawn_where_the_mean_of_all_is_none():
     """Goals are -1 or 1 in the first number, and in the second what the condition's first says."""
     torch.manual_seed(0)
