@@ -6,7 +6,7 @@ published, its first frames are those observed, so that `horizon - observed + 1`
 Not as published: with `goal_first`, a goal is drawn before the plan and told to the U-Net. Nobody says where the goals
 of a trial are, so the nearest may be missed: another is drawn every `attempt` frames, and the hand goes on from there.
 Both are drawn from `noise` of less deviation than in training, 1, which keeps to what is likely. And a plan is carried
-out at `pace` times its own speed: as they are, plans were found to leave the hand 5 to 15 cm behind the goal that it
+out at `pace` times its own speed: as they are, plans were found to leave the hand centimetres behind the goal that it
 drew itself, in trials that were lost. The robot's speed limits are the environment's, and hold as ever.
 """
 
