@@ -38,7 +38,7 @@ PUBLISHED: dict[tuple[str, str], tuple[float, ...]] = {
 }
 PUBLISHED_LABEL = "published, on the DexH2R dataset, another simulator and alignment: not comparable one to one"
 _SIGNIFICANT = 0.05
-_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#999999")  # Okabe and Ito, grey
+_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#999999")  # Okabe, Ito; grey
 
 
 def build_table(runs: Mapping[Cell, Sequence[Row]], *, replays: str, split: str) -> dict[str, Any]:
