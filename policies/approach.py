@@ -188,8 +188,8 @@ def _remember(
     if old is None:
         none = torch.zeros(worlds, dtype=torch.long)
         return ApproachState(start, torch.zeros(worlds, executed, HAND_STATE_SIZE), none, none)
-    seen = {}
+    w = fresh.nonzero()[:, 0]
+    seen = {key: torch.cat((old.seen[key][:, 1:], value[:, :1]), dim=1) for key, value in start.items()}
     for key, value in start.items():
-        moved = torch.cat((old.seen[key][:, 1:], value[:, :1]), dim=1)
-        seen[key] = torch.where(fresh.view(-1, *[1] * (value.ndim - 1)), value, moved)
+        seen[key][w] = value[w]
     return ApproachState(seen, old.plan, old.left.masked_fill(fresh, 0), old.age.masked_fill(fresh, 0))
