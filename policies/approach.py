@@ -188,8 +188,8 @@ def _remember(
     if old is None:
         none = torch.zeros(worlds, dtype=torch.long)
         return ApproachState(start, torch.zeros(worlds, executed, HAND_STATE_SIZE), none, none)
-    w = fresh.nonzero()[:, 0]
-    seen = {key: torch.cat((old.seen[key][:, 1:], value[:, :1]), dim=1) for key, value in start.items()}
+    seen, w = {}, fresh.nonzero()[:, 0]
     for key, value in start.items():
+        seen[key] = torch.cat((old.seen[key][:, 1:], value[:, :1]), dim=1)
         seen[key][w] = value[w]
     return ApproachState(seen, old.plan, old.left.masked_fill(fresh, 0), old.age.masked_fill(fresh, 0))

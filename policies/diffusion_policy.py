@@ -6,8 +6,8 @@ published, its first frames are those observed, so that `horizon - observed + 1`
 Not as published: with `goal_first`, a goal is drawn before the plan and told to the U-Net. Nobody says where the goals
 of a trial are, so the nearest may be missed: another is drawn every `attempt` frames, and the hand goes on from there.
 Both are drawn from `noise` of less deviation than in training, 1, which keeps to what is likely. And a plan is carried
-out at `pace` times its own speed: as they are, plans were found to leave the hand centimetres behind the goal that it
-drew itself, in trials that were lost. The robot's speed limits are the environment's, and hold as ever.
+out `pace` times as fast as it was learned, which takes more trials; the robot's speed limits are the environment's, and
+hold as ever.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class DiffusionPolicy(ApproachModel):
             condition = torch.cat((condition, goal), dim=-1)
         noise = calm * normal(key, 0, c.horizon * size).unflatten(1, (c.horizon, -1))
         sequence = denoise(lambda x, step: self.net(x, step, condition), noise, self.scheduler, c.sampling_steps)
-        return self.said(sequence, seen)[:, c.observed - 1 :][:, c.pace - 1 :: c.pace]
+        return self.said(sequence, seen)[:, c.observed + c.pace - 2 :: c.pace]
 
     def fit(self, batch: Mapping[str, Tensor]) -> None:
         """See `ApproachModel`."""

@@ -28,7 +28,7 @@ class DPConfig:
 
     window: middle part of the picture that is looked at; in training crops are taken from anywhere in it.
     noise: deviations of what a goal and a plan are drawn from; both are 1 in training.
-    pace: frames of a plan that are carried out in one, of the speed at which hands were shown; published is 1.
+    pace: how many times as fast as it was learned a plan is carried out; published is 1.
     points: whether each pixel also says where in space it is, for which the camera must be one of
     `dexh2r_gym.sensing.cameras`; else the network must learn that by itself, as the published one does.
     """

@@ -19,7 +19,7 @@ class DP3Config:
     """Sizes; the defaults run in real time on a CPU, `PAPER` has those of the paper.
 
     noise: deviations of what a goal and a plan are drawn from; both are 1 in training.
-    pace: frames of a plan that are carried out in one, of the speed at which hands were shown; published is 1.
+    pace: how many times as fast as it was learned a plan is carried out; published is 1.
     """
 
     observed: int = 2
