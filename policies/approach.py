@@ -72,6 +72,10 @@ class ApproachModel(nn.Module):
     def loss(self, batch: Mapping[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
         """Weighted losses by name, whose sum is trained; batch: see `policies.approach_data`."""
 
+    def kept(self, frame: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What of a frame, each of `needs` (B, ...), is remembered until it is `seen` by `plan`."""
+        return dict(frame)
+
     @abstractmethod
     def plan(self, seen: Mapping[str, Tensor], key: Tensor) -> Tensor:
         """The next hand states (B, `executed` or more, 28), float32, world frame.
@@ -142,7 +146,7 @@ class ApproachAgent:
         Raises:
             ValueError: the observation lacks what the policy looks at.
         """
-        now = self._seen_now(observation)
+        now = self.model.kept(self._seen_now(observation))
         worlds = len(next(iter(now.values())))
         fresh = torch.from_numpy(fresh_worlds(worlds, state, episode_start))
         state = _remember(now, state, fresh, self.model.config.observed, self.model.config.executed)

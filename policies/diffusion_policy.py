@@ -84,11 +84,10 @@ class DiffusionPolicy(ApproachModel):
         c, size = self.config, vector_size(self.config.rotation)
         condition, (calm_goal, calm) = self.observe(seen), c.noise
         if (draw := self.goal_draw) is not None:
-            given, noise = condition, calm_goal * normal(key, 1, size)
-            goal = denoise(lambda x, step: draw(x, step, given), noise, self.scheduler, c.sampling_steps)
+            goal = denoise(draw, calm_goal * normal(key, 1, size), condition, self.scheduler, c.sampling_steps)
             condition = torch.cat((condition, goal), dim=-1)
         noise = calm * normal(key, 0, c.horizon * size).unflatten(1, (c.horizon, -1))
-        sequence = denoise(lambda x, step: self.net(x, step, condition), noise, self.scheduler, c.sampling_steps)
+        sequence = denoise(self.net, noise, condition, self.scheduler, c.sampling_steps)
         return self.said(sequence, seen)[:, c.observed + c.pace - 2 :: c.pace]
 
     def fit(self, batch: Mapping[str, Tensor]) -> None:

@@ -19,6 +19,7 @@ from policies.proprioception import MIDDLE, proprioception, proprioception_size
 
 _NEAR, _FAR = 0.5, 2.5  # m, between which depth is seen
 _REACH = 1.0  # m, within which places are told apart
+_AT_ONCE = 16  # worlds whose pictures stay in the processor's cache, and no fewer; see `policies.approach.STEADY`
 _CLOSER = 10.0  # by which places are scaled, as other lengths: to tenths of a metre
 
 
@@ -106,11 +107,25 @@ class DP(DiffusionPolicy):
         )
         self._build(c.observed * c.feature + proprioception_size(c.observed, c.rotation, c.frame))
 
+    def kept(self, frame: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """See `ApproachModel`: the middle of the pictures."""
+        (x, y), (width, height) = self._corner(1)[0].tolist(), self.config.crop
+        cropped = {key: frame[key][:, y : y + height, x : x + width] for key in ("image", "depth")}
+        return {**frame, **cropped}
+
     def observe(self, seen: Mapping[str, Tensor]) -> Tensor:
         """See `DiffusionPolicy`. In training every window is cropped at random, else in the middle."""
         c = self.config
         corner = self._corner(len(seen["depth"]))
-        image, depth = (self._cropped(seen[key], corner) for key in ("image", "depth"))
+        parts = 1 if self.training else max(1, len(corner) // _AT_ONCE)
+        values = (part.tensor_split(parts) for part in (seen["image"], seen["depth"], seen["agent_pos"], corner))
+        feature = torch.cat([self._feature(*part) for part in zip(*values, strict=True)])
+        return torch.cat((feature, proprioception(seen["agent_pos"], c.rotation, c.frame)), dim=-1)
+
+    def _feature(self, image: Tensor, depth: Tensor, hand: Tensor, corner: Tensor) -> Tensor:
+        """What the pictures show, (B, observed * feature)."""
+        c = self.config
+        image, depth = (self._cropped(pictures, corner) for pictures in (image, depth))
         channels = [image.movedim(-1, 2) / 255, ((depth - _NEAR) / (_FAR - _NEAR)).clamp(0, 1)[:, :, None]]
         points = None
         if c.points:
@@ -118,12 +133,11 @@ class DP(DiffusionPolicy):
                 rays[first[:, None] + torch.arange(size, device=rays.device)]
                 for rays, first, size in zip((self.across, self.down), corner.to(depth.device).T, c.crop, strict=True)
             )
-            channels.append(self._points(seen["agent_pos"], depth, across, down))
+            channels.append(self._points(hand, depth, across, down))
             points = channels[-1].flatten(0, 1) * _CLOSER
         away = torch.where(depth > _NEAR, depth, 2 * _FAR).flatten(0, 1)
         feature = self.encoder(torch.cat(channels, dim=2).flatten(0, 1), points, away)
-        feature = feature.unflatten(0, depth.shape[:2]).flatten(1)
-        return torch.cat((feature, proprioception(seen["agent_pos"], c.rotation, c.frame)), dim=-1)
+        return feature.unflatten(0, depth.shape[:2]).flatten(1)
 
     def _points(self, hand: Tensor, depth: Tensor, across: Tensor, down: Tensor) -> Tensor:
         """What the pixels show, (B, T, 3, H, W), in metres, in the frame of `policies.hand_vectors`, in the world
@@ -150,8 +164,10 @@ class DP(DiffusionPolicy):
         return first + torch.stack([torch.randint(n + 1, (worlds,)) for n in spare], dim=-1)
 
     def _cropped(self, pictures: Tensor, corner: Tensor) -> Tensor:
-        """(B, T, H, W, ...) -> (B, T, *crop, ...), at corner (B, 2)."""
+        """(B, T, H, W, ...) -> (B, T, *crop, ...), at corner (B, 2); those `kept` are so already."""
         width, height = self.config.crop
+        if pictures.shape[2:4] == (height, width):
+            return pictures
         if not self.training:
             x, y = corner[0].tolist()
             return pictures[:, :, y : y + height, x : x + width]

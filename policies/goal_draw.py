@@ -5,8 +5,8 @@ There are many goals that one could go for, and their mean is none; so one is dr
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -31,10 +31,19 @@ class GoalDraw(nn.Module):
 
     def forward(self, noisy: Tensor, step: Tensor, condition: Tensor) -> Tensor:
         """The goals that noisy ones (B, size) of steps (B,) come from."""
-        given = silu(self.condition(condition) + self.step(step))
+        return self.clean(noisy, self.films(step, condition))
+
+    def films(self, step: Tensor, condition: Tensor) -> list[Tensor]:
+        """How each block's numbers are scaled and shifted, as `ConditionalUNet1D.films`."""
+        told = self.step(step.flatten()).unflatten(0, step.shape)
+        given = silu(self.condition(condition) + told)
+        return [block.modulation(given) for block in self.blocks]
+
+    def clean(self, noisy: Tensor, films: Sequence[Tensor]) -> Tensor:
+        """`forward`, from `films`."""
         x = self.start(noisy)
-        for block in self.blocks:
-            x = block(x, given)
+        for block, film in zip(self.blocks, films, strict=True):
+            x = block.modulated(x, film)
         return self.end(x)
 
     def loss(self, goal: Tensor, condition: Tensor, scheduler: Any, generator: torch.Generator) -> Tensor:
@@ -44,9 +53,18 @@ class GoalDraw(nn.Module):
         return mse_loss(self(scheduler.add_noise(goal, noise, step), step, condition), goal)
 
 
-def denoise(net: Callable[[Tensor, Tensor], Tensor], noise: Tensor, scheduler: Any, steps: int) -> Tensor:
-    """What net makes of noise (B, ...) in so many steps; net: from noisy values and their steps (B,) to clean ones."""
+class Cleaner(Protocol):
+    """A network that takes the noise off; see `ConditionalUNet1D`."""
+
+    def films(self, step: Tensor, condition: Tensor) -> list[Tensor]: ...
+
+    def clean(self, noisy: Tensor, films: Sequence[Tensor]) -> Tensor: ...
+
+
+def denoise(net: Cleaner, noise: Tensor, condition: Tensor, scheduler: Any, steps: int) -> Tensor:
+    """What net makes of noise (B, ...) in so many steps; condition (B, C): what it is told."""
     scheduler.set_timesteps(steps)
-    for step in scheduler.timesteps:
-        noise = scheduler.step(net(noise, step.expand(len(noise))), step, noise, return_dict=False)[0]
+    films = net.films(scheduler.timesteps[:, None], condition)
+    for step, *now in zip(scheduler.timesteps, *films, strict=True):
+        noise = scheduler.step(net.clean(noise, now), step, noise, return_dict=False)[0]
     return noise

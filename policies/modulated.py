@@ -15,5 +15,9 @@ class ModulatedBlock(nn.Module):
         self.layers = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        scale, shift = self.modulation(condition).chunk(2, dim=-1)
+        return self.modulated(x, self.modulation(condition))
+
+    def modulated(self, x: Tensor, film: Tensor) -> Tensor:
+        """`forward`, from what `modulation` makes of the condition."""
+        scale, shift = film.chunk(2, dim=-1)
         return x + self.layers(self.norm(x) * (1 + scale) + shift)

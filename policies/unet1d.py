@@ -7,10 +7,13 @@ noisy the sequence is scale and shift the channels of every block (FiLM, Perez e
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from policies.time_layers import Conv, Doubled, Mish, Norm
 
 _GROUPS = 8
 
@@ -23,35 +26,53 @@ class ConditionalUNet1D(nn.Module):
         super().__init__()
         step = min(256, widths[0])
         self.step_net = nn.Sequential(
-            SinusoidalEmbedding(step), nn.Linear(step, 4 * step), nn.Mish(), nn.Linear(4 * step, step)
+            SinusoidalEmbedding(step), nn.Linear(step, 4 * step), Mish(), nn.Linear(4 * step, step)
         )
         condition += step
         pairs = list(zip((size, *widths), widths, strict=False))
         self.down = nn.ModuleList()
         for level, (a, b) in enumerate(pairs):
-            coarser = nn.Conv1d(b, b, 3, 2, 1) if level < len(pairs) - 1 else nn.Identity()
+            coarser = Conv(b, b, 3, 2, 1) if level < len(pairs) - 1 else nn.Identity()
             self.down.append(_Level(a, b, condition, kernel, coarser))
         top = widths[-1]
         self.middle = nn.ModuleList([_Block(top, top, condition, kernel) for _ in range(2)])
         self.up = nn.ModuleList()
         for a, b in reversed(pairs[1:]):
-            self.up.append(_Level(2 * b, a, condition, kernel, nn.ConvTranspose1d(a, a, 4, 2, 1)))
+            self.up.append(_Level(2 * b, a, condition, kernel, Doubled(a)))
         first = widths[0]
-        self.end = nn.Sequential(_conv(first, first, kernel), nn.Conv1d(first, size, 1))
+        self.end = nn.Sequential(_conv(first, first, kernel), Conv(first, size, 1))
 
     def forward(self, noisy: Tensor, step: Tensor, condition: Tensor) -> Tensor:
         """noisy (B, T, size), step (B,) of the noise, condition (B, condition)."""
-        condition = torch.cat((condition, self.step_net(step)), dim=-1)
-        x, kept = noisy.transpose(1, 2), []
+        return self.clean(noisy, self.films(step, condition))
+
+    def films(self, step: Tensor, condition: Tensor) -> list[Tensor]:
+        """How each block's channels are scaled and shifted, (B, 2, channels) each.
+
+        step: (B,), or (S, 1) for (S, B, 2, channels): then what depends on the condition (B, condition) alone is
+        computed once for all S.
+        """
+        told = self.step_net(step.flatten()).unflatten(0, step.shape)
+        return [block.modulation(condition, told) for block in self._blocks()]
+
+    def clean(self, noisy: Tensor, films: Sequence[Tensor]) -> Tensor:
+        """`forward`, from `films`."""
+        film, x, kept = iter(films), noisy, []
         for level in self.down:
-            x, coarser = level(x, condition)
+            x, coarser = level(x, film)
             kept.append(x)
             x = coarser
         for block in self.middle:
-            x = block(x, condition)
+            x = block(x, next(film))
         for level in self.up:
-            _, x = level(torch.cat((x, kept.pop()), dim=1), condition)
-        return self.end(x).transpose(1, 2)
+            _, x = level(torch.cat((x, kept.pop()), dim=-1), film)
+        return self.end(x)
+
+    def _blocks(self) -> Iterator[_Block]:
+        """In the order in which `clean` goes through them."""
+        yield from (block for level in self.down for block in (level.first, level.second))
+        yield from self.middle
+        yield from (block for level in self.up for block in (level.first, level.second))
 
 
 class SinusoidalEmbedding(nn.Module):
@@ -68,9 +89,7 @@ class SinusoidalEmbedding(nn.Module):
 
 
 def _conv(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv1d(inputs, outputs, kernel, padding=kernel // 2), nn.GroupNorm(_GROUPS, outputs), nn.Mish()
-    )
+    return nn.Sequential(Conv(inputs, outputs, kernel, padding=kernel // 2), Norm(_GROUPS, outputs), Mish())
 
 
 class _Level(nn.Module):
@@ -81,8 +100,8 @@ class _Level(nn.Module):
         self.first, self.second = (_Block(n, outputs, condition, kernel) for n in (inputs, outputs))
         self.resample = resample
 
-    def forward(self, x: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
-        x = self.second(self.first(x, condition), condition)
+    def forward(self, x: Tensor, film: Iterator[Tensor]) -> tuple[Tensor, Tensor]:
+        x = self.second(self.first(x, next(film)), next(film))
         return x, self.resample(x)
 
 
@@ -92,9 +111,16 @@ class _Block(nn.Module):
     def __init__(self, inputs: int, outputs: int, condition: int, kernel: int) -> None:
         super().__init__()
         self.first, self.second = _conv(inputs, outputs, kernel), _conv(outputs, outputs, kernel)
-        self.film = nn.Sequential(nn.Mish(), nn.Linear(condition, 2 * outputs))
-        self.round = nn.Conv1d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
+        self.film = nn.Sequential(Mish(), nn.Linear(condition, 2 * outputs))
+        self.round = Conv(inputs, outputs, 1) if inputs != outputs else nn.Identity()
 
-    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        scale, shift = self.film(condition)[..., None].chunk(2, dim=1)
-        return self.second(self.first(x) * (1 + scale) + shift) + self.round(x)
+    def modulation(self, condition: Tensor, step: Tensor) -> Tensor:
+        """Scale and shift (..., 2, outputs); condition (..., C) and step (..., S) are broadcast."""
+        mish, layer = self.film
+        parts = layer.weight.split((condition.shape[-1], step.shape[-1]), dim=1)
+        film = linear(mish(condition), parts[0], layer.bias) + linear(mish(step), parts[1])
+        return film.unflatten(-1, (2, -1))
+
+    def forward(self, x: Tensor, film: Tensor) -> Tensor:
+        scale, shift = film[:, :, None].unbind(1)
+        return self.second(torch.addcmul(shift, self.first(x), 1 + scale)) + self.round(x)
