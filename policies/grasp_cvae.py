@@ -94,6 +94,7 @@ class GraspCVAE(GraspModel):
         rotation = proposal_rotations(cloud.points, cloud.normals, num, generator)
         center = cloud.points.mean(0)
         seen = torch.randint(len(cloud.points), (self.config.num_points,), generator=generator)
+        seen = seen.unique()  # what is seen twice makes no feature greater
         feature = self.object_net(turned(frame_of(rotation, center), cloud.points[seen]) / _POINT_SCALE)
         code = torch.randn(num, self.config.latent, generator=generator)
         position, joints = decode(self.decoder(torch.cat((code, feature), dim=-1)))

@@ -20,4 +20,7 @@ class PointNet(nn.Module):
 
     def forward(self, points: Tensor) -> Tensor:
         """(B, P, inputs) -> (B, last of widths)"""
-        return self.layers(points).max(dim=1).values  # its backward is cheaper than that of amax
+        features = self.layers(points)
+        if features.requires_grad:
+            return features.max(dim=1).values  # its backward is cheaper than that of amax
+        return features.amax(dim=1)
