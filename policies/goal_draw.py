@@ -5,7 +5,7 @@ There are many goals that one could go for, and their mean is none; so one is dr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -37,14 +37,17 @@ class GoalDraw(nn.Module):
         """How each block's numbers are scaled and shifted, as `ConditionalUNet1D.films`."""
         told = self.step(step.flatten()).unflatten(0, step.shape)
         given = silu(self.condition(condition) + told)
-        return [block.modulation(given) for block in self.blocks]
+        return [block.modulation(given) for block in self._blocks()]
 
     def clean(self, noisy: Tensor, films: Sequence[Tensor]) -> Tensor:
         """`forward`, from `films`."""
         x = self.start(noisy)
-        for block, film in zip(self.blocks, films, strict=True):
+        for block, film in zip(self._blocks(), films, strict=True):
             x = block.modulated(x, film)
         return self.end(x)
+
+    def _blocks(self) -> Iterator[ModulatedBlock]:
+        return (block for block in self.blocks if isinstance(block, ModulatedBlock))
 
     def loss(self, goal: Tensor, condition: Tensor, scheduler: Any, generator: torch.Generator) -> Tensor:
         """Mean squared error of the clean goal; scheduler: one of diffusers' that predicts samples."""
@@ -64,7 +67,7 @@ class Cleaner(Protocol):
 def denoise(net: Cleaner, noise: Tensor, condition: Tensor, scheduler: Any, steps: int) -> Tensor:
     """What net makes of noise (B, ...) in so many steps; condition (B, C): what it is told."""
     scheduler.set_timesteps(steps)
-    films = net.films(scheduler.timesteps[:, None], condition)
+    films = net.films(scheduler.timesteps[:, None].to(noise.device), condition)
     for step, *now in zip(scheduler.timesteps, *films, strict=True):
         noise = scheduler.step(net.clean(noise, now), step, noise, return_dict=False)[0]
     return noise

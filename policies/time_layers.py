@@ -24,9 +24,9 @@ class Conv(nn.Conv1d):
         """(B, T, C) -> (B, T', outputs)"""
         if _learns_or_on_gpu(x):
             return super().forward(x.transpose(1, 2)).transpose(1, 2)
-        (kernel,), (edge,) = self.kernel_size, self.padding
+        kernel, edge = self.kernel_size[0], int(self.padding[0])
         if edge:
-            x = torch.constant_pad_nd(x, (0, 0, int(edge), int(edge)))
+            x = torch.constant_pad_nd(x, (0, 0, edge, edge))
         windows = x.unfold(1, kernel, self.stride[0]).transpose(2, 3)  # (B, T', kernel, C)
         rows = windows.reshape(-1, kernel * self.in_channels)
         y = linear(rows, self.weight.transpose(1, 2).flatten(1), self.bias)
@@ -34,13 +34,13 @@ class Conv(nn.Conv1d):
 
 
 class Doubled(nn.ConvTranspose1d):
-    """`torch.nn.ConvTranspose1d` of kernel 4, stride 2 and padding 1: twice as fine in time. (B, T, C) -> (B, 2 T, C)"""
+    """`torch.nn.ConvTranspose1d` of kernel 4, stride 2 and padding 1: twice as fine in time."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels, channels, 4, 2, 1)
         self.weight = _time_first(self.weight)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
         """(B, T, C) -> (B, 2 T, C)"""
         part = (x @ self.weight.transpose(1, 2).flatten(1)).unflatten(-1, (4, -1))  # what each frame gives to four
         y = part[:, :, 1:3] + self.bias
@@ -73,6 +73,6 @@ def _learns_or_on_gpu(x: Tensor) -> bool:
     return torch.is_grad_enabled() or x.is_cuda
 
 
-def _time_first(weight: nn.Parameter) -> nn.Parameter:
+def _time_first(weight: Tensor) -> nn.Parameter:
     """Weights (a, b, kernel) laid out in memory as (a, kernel, b): what `Conv` multiplies by is a view of it."""
     return nn.Parameter(weight.detach().transpose(1, 2).contiguous().transpose(1, 2))

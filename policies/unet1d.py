@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -70,9 +71,7 @@ class ConditionalUNet1D(nn.Module):
 
     def _blocks(self) -> Iterator[_Block]:
         """In the order in which `clean` goes through them."""
-        yield from (block for level in self.down for block in (level.first, level.second))
-        yield from self.middle
-        yield from (block for level in self.up for block in (level.first, level.second))
+        return (module for module in self.modules() if isinstance(module, _Block))
 
 
 class SinusoidalEmbedding(nn.Module):
@@ -116,7 +115,7 @@ class _Block(nn.Module):
 
     def modulation(self, condition: Tensor, step: Tensor) -> Tensor:
         """Scale and shift (..., 2, outputs); condition (..., C) and step (..., S) are broadcast."""
-        mish, layer = self.film
+        mish, layer = self.film[0], cast(nn.Linear, self.film[1])
         parts = layer.weight.split((condition.shape[-1], step.shape[-1]), dim=1)
         film = linear(mish(condition), parts[0], layer.bias) + linear(mish(step), parts[1])
         return film.unflatten(-1, (2, -1))

@@ -91,18 +91,18 @@ def test_noise_is_cleaned_step_by_step():
     """Of a net whose clean value is what it is told, whatever the noise: DDIM's last step arrives there."""
     from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
-    class Told:
-        taken: list[float] = []
+    taken = []
 
+    class Told:
         def films(self, step, condition):
             return [step[..., None].expand(-1, len(condition), 1).float(), condition.expand(len(step), -1, -1)]
 
         def clean(self, noisy, films):
-            self.taken.append(float(films[0][0, 0]))
+            taken.append(float(films[0][0, 0]))
             return films[1]
 
     scheduler = DDIMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="sample", clip_sample=False)
     told = torch.randn(4, 3)
     cleaned = denoise(Told(), torch.randn(4, 3), told, scheduler, 5)
     assert_close(cleaned, told, atol=1e-5, rtol=1e-5)
-    assert Told.taken == [800, 600, 400, 200, 0]
+    assert taken == [800, 600, 400, 200, 0]
