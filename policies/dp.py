@@ -13,13 +13,13 @@ from torch import Tensor
 from dexh2r_gym.rotations import pose_inverse, pose_multiply, quat_to_matrix
 from dexh2r_gym.sensing.cameras import find_cameras
 from dexh2r_gym.types import split_hand_state
+from policies.approach import STEADY
 from policies.diffusion_policy import DiffusionPolicy
 from policies.image_encoder import ImageEncoder
 from policies.proprioception import MIDDLE, proprioception, proprioception_size
 
 _NEAR, _FAR = 0.5, 2.5  # m, between which depth is seen
 _REACH = 1.0  # m, within which places are told apart
-_AT_ONCE = 16  # worlds whose pictures stay in the processor's cache, and no fewer; see `policies.approach.STEADY`
 _CLOSER = 10.0  # by which places are scaled, as other lengths: to tenths of a metre
 
 
@@ -109,15 +109,14 @@ class DP(DiffusionPolicy):
 
     def kept(self, frame: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """See `ApproachModel`: the middle of the pictures."""
-        (x, y), (width, height) = self._corner(1)[0].tolist(), self.config.crop
-        cropped = {key: frame[key][:, y : y + height, x : x + width] for key in ("image", "depth")}
-        return {**frame, **cropped}
+        corner = self._corner(len(frame["depth"]))
+        return {**frame, **{key: self._cropped(frame[key][:, None], corner)[:, 0] for key in ("image", "depth")}}
 
     def observe(self, seen: Mapping[str, Tensor]) -> Tensor:
         """See `DiffusionPolicy`. In training every window is cropped at random, else in the middle."""
         c = self.config
         corner = self._corner(len(seen["depth"]))
-        parts = 1 if self.training else max(1, len(corner) // _AT_ONCE)
+        parts = 1 if self.training else max(1, len(corner) // STEADY)  # so few stay in the processor's cache
         values = (part.tensor_split(parts) for part in (seen["image"], seen["depth"], seen["agent_pos"], corner))
         feature = torch.cat([self._feature(*part) for part in zip(*values, strict=True)])
         return torch.cat((feature, proprioception(seen["agent_pos"], c.rotation, c.frame)), dim=-1)

@@ -48,7 +48,7 @@ class ConditionalUNet1D(nn.Module):
         return self.clean(noisy, self.films(step, condition))
 
     def films(self, step: Tensor, condition: Tensor) -> list[Tensor]:
-        """How each block's channels are scaled and shifted, (B, 2, channels) each.
+        """What each block's channels are multiplied by and what is added to them, (B, 2, channels) each.
 
         step: (B,), or (S, 1) for (S, B, 2, channels): then what depends on the condition (B, condition) alone is
         computed once for all S.
@@ -114,12 +114,13 @@ class _Block(nn.Module):
         self.round = Conv(inputs, outputs, 1) if inputs != outputs else nn.Identity()
 
     def modulation(self, condition: Tensor, step: Tensor) -> Tensor:
-        """Scale and shift (..., 2, outputs); condition (..., C) and step (..., S) are broadcast."""
+        """Factors and summands (..., 2, outputs); condition (..., C) and step (..., S) are broadcast."""
         mish, layer = self.film[0], cast(nn.Linear, self.film[1])
         parts = layer.weight.split((condition.shape[-1], step.shape[-1]), dim=1)
         film = linear(mish(condition), parts[0], layer.bias) + linear(mish(step), parts[1])
-        return film.unflatten(-1, (2, -1))
+        scale, shift = film.chunk(2, dim=-1)
+        return torch.stack((1 + scale, shift), dim=-2)
 
     def forward(self, x: Tensor, film: Tensor) -> Tensor:
-        scale, shift = film[:, :, None].unbind(1)
-        return self.second(torch.addcmul(shift, self.first(x), 1 + scale)) + self.round(x)
+        factor, summand = film[:, :, None].unbind(1)
+        return self.second(torch.addcmul(summand, self.first(x), factor)) + self.round(x)

@@ -464,7 +464,7 @@ def test_dp_remembers_the_middle_of_its_pictures_and_plans_the_same_from_it():
 
 @pytest.mark.parametrize("name", ["dp", "dp3", "motionnet", "flow"])
 def test_a_plan_has_the_same_bits_beside_any_number_of_others(name):
-    """From 16 on; see `STEADY`. PyTorch's convolutions gave DP other last bits beside 16 than beside 15."""
+    """From 16 on; see `STEADY`. PyTorch's Mish gave DP and DP3 other last bits beside 16 than beside 15."""
     model = policies.load(name).model
     seen, key = seen_by(model, 33), torch.arange(33)
     with torch.no_grad(), threads(1):

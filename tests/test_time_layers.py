@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.testing import assert_close
 
+from dexh2r_gym.workers import threads
 from policies.goal_draw import GoalDraw, denoise
 from policies.time_layers import Conv, Doubled, Mish, Norm
 from policies.unet1d import ConditionalUNet1D
@@ -73,6 +74,14 @@ def test_mish_of_many_numbers_is_that_of_few():
     with torch.no_grad():
         assert_close(Mish()(x), nn.functional.mish(x), atol=2e-6, rtol=1e-6)
         assert_close(Mish()(x.double()), nn.functional.mish(x.double()), atol=1e-13, rtol=1e-12)
+
+
+def test_mish_of_a_row_has_the_same_bits_among_any_number_of_rows():
+    x = torch.randn(64, 444, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad(), threads(1):
+        every = Mish()(x)
+        for count in range(16, 64):
+            assert torch.equal(Mish()(x[:count]), every[:count]), count
 
 
 @pytest.mark.parametrize("net", [ConditionalUNet1D(5, 7, (16, 24, 32), 5), GoalDraw(5, 7)], ids=["plan", "goal"])
