@@ -119,15 +119,11 @@ def alignment_candidates(
     Returns:
         three pairs of palm pose (B, 7) and joints (B, 22).
     """
-    behind, opened = behind_goal(goal_pose), constant(OPEN_HAND, joints).expand_as(joints)
-    return [
-        advance(a, b, c, e, alignment_fraction(a, b, c, e, limits, dt))
-        for a, b, c, e in (
-            (hand_pose, joints, goal_pose, goal_joints),
-            (hand_pose, joints, goal_pose, joints),
-            (hand_pose, joints, behind, opened),
-        )
-    ]
+    opened = constant(OPEN_HAND, joints).expand_as(joints)
+    hand = hand_pose.repeat(3, 1), joints.repeat(3, 1)  # the three at once, one below the other
+    target = torch.cat((goal_pose, goal_pose, behind_goal(goal_pose))), torch.cat((goal_joints, joints, opened))
+    poses, bends = advance(*hand, *target, alignment_fraction(*hand, *target, limits, dt))
+    return list(zip(poses.chunk(3), bends.chunk(3), strict=True))
 
 
 def behind_goal(goal_pose: Tensor, times: float = 1.0) -> Tensor:

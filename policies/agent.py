@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from dexh2r_gym.agents import find_agent
 from dexh2r_gym.envs import HandoverVectorEnv
+from dexh2r_gym.workers import threads
 
 APPROACHES = ("motionnet", "dp", "dp3", "flow")  # approach policies whose weights can come with the package
 BEST = "flow"  # of which the pipeline is the one to beat
@@ -94,6 +96,12 @@ def check_takes(env: HandoverVectorEnv, name: str, control_mode: str = "absolute
     if env.options.control_mode != control_mode:
         commands = {"absolute": "hand states", "delta": "changes of the hand"}[control_mode]
         raise ValueError(f"{name} commands {commands}; make the environment with control_mode={control_mode!r}")
+
+
+def threads_for(worlds: int) -> AbstractContextManager[None]:
+    """The threads of torch on which to think for so many worlds: one for one. To share out its small products takes
+    longer than they do, and many times longer where another core is busy."""
+    return threads(1) if worlds == 1 else nullcontext()
 
 
 def fresh_worlds(num_worlds: int, state: Any, episode_start: np.ndarray | None) -> np.ndarray:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from dexh2r_gym.envs import HandoverVectorEnv
 from dexh2r_gym.types import HAND_STATE_SIZE
-from policies.agent import fresh_worlds
+from policies.agent import fresh_worlds, threads_for
 from policies.hand_vectors import base_of, decode, encode
 from policies.normalizer import Normalizer
 
@@ -163,7 +163,8 @@ class ApproachAgent:
         key = torch.full_like(rows, self._seed)
         if self.model.attempt:
             key = key + _ATTEMPT * (state.age[rows] // self.model.attempt)
-        plan = self.model.plan({name: value[rows] for name, value in state.seen.items()}, key)
+        with threads_for(len(rows)):
+            plan = self.model.plan({name: value[rows] for name, value in state.seen.items()}, key)
         plan = plan[: len(asked), :executed]
         return ApproachState(
             state.seen,

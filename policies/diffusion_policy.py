@@ -17,6 +17,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
@@ -30,9 +32,9 @@ from policies.unet1d import ConditionalUNet1D
 
 class DiffusionPolicy(ApproachModel):
     """A policy whose config has observed, executed, horizon, rotation, frame, widths, kernel, train_steps,
-    sampling_steps, noise, pace, goal_first and attempt, and whose scheduler is one of diffusers'."""
+    sampling_steps, midway, noise, pace, goal_first and attempt."""
 
-    scheduler: Any
+    scheduler: Any  # one of diffusers'
     goal_draw: GoalDraw | None
 
     def _build(self, condition: int) -> None:
@@ -43,6 +45,7 @@ class DiffusionPolicy(ApproachModel):
                 f"{c.executed} frames executed at pace {c.pace} take {c.executed * c.pace} frames of a plan, but "
                 f"horizon {c.horizon} with {c.observed} observed leaves {self.ahead}; choose a longer horizon"
             )
+        self.scheduler = _scheduler(c.train_steps, c.sampling_steps, c.midway)
         size = vector_size(c.rotation)
         self.goal_draw = None
         if c.goal_first:
@@ -104,3 +107,16 @@ class DiffusionPolicy(ApproachModel):
     def states(self, batch: Mapping[str, Tensor]) -> Tensor:
         """The state that follows each observed frame, and those after it."""
         return torch.cat((batch["agent_pos"][:, 1:], batch["future"]), dim=1)
+
+
+def _scheduler(train_steps: int, sampling_steps: int, midway: bool) -> Any:
+    """The noise of sequences, and how it is taken off: DDPM in as many steps as were learned, DDIM in fewer."""
+    about: dict[str, Any] = {
+        "num_train_timesteps": train_steps,
+        "beta_schedule": "squaredcos_cap_v2",
+        "prediction_type": "sample",
+        "clip_sample": False,
+    }
+    if sampling_steps == train_steps:
+        return DDPMScheduler(**about)
+    return DDIMScheduler(**about, steps_offset=train_steps // sampling_steps // 2 if midway else 0)

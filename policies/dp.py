@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from diffusers.schedulers.scheduling_ddim import DDIMScheduler
-from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from torch import Tensor
 
 from dexh2r_gym.rotations import pose_inverse, pose_multiply, quat_to_matrix
@@ -30,6 +28,7 @@ class DPConfig:
     window: middle part of the picture that is looked at; in training crops are taken from anywhere in it.
     noise: deviations of what a goal and a plan are drawn from; both are 1 in training.
     pace: how many times as fast as it was learned a plan is carried out; published is 1.
+    midway: whether each sampling step stands for the middle of its part of the noise; published is its lower end.
     points: whether each pixel also says where in space it is, for which the camera must be one of
     `dexh2r_gym.sensing.cameras`; else the network must learn that by itself, as the published one does.
     """
@@ -54,7 +53,8 @@ class DPConfig:
     noise: tuple[float, float] = (0.5, 0.3)
     pace: int = 2
     train_steps: int = 100
-    sampling_steps: int = 10  # less than train_steps: DDIM in place of DDPM
+    sampling_steps: int = 8  # less than train_steps: DDIM in place of DDPM
+    midway: bool = True
 
 
 PAPER = DPConfig(
@@ -74,6 +74,7 @@ PAPER = DPConfig(
     noise=(1.0, 1.0),
     pace=1,
     sampling_steps=100,
+    midway=False,
 )
 
 
@@ -89,13 +90,6 @@ class DP(DiffusionPolicy):
         self.config = c = config
         if len(c.cameras) != 1:
             raise ValueError(f"DP looks through one camera, got {', '.join(c.cameras)}")
-        scheduler = DDPMScheduler if c.sampling_steps == c.train_steps else DDIMScheduler
-        self.scheduler = scheduler(
-            num_train_timesteps=c.train_steps,
-            beta_schedule="squaredcos_cap_v2",
-            prediction_type="sample",
-            clip_sample=False,
-        )
         self.camera = find_cameras(c.cameras, c.image_size)[0]
         inverse = torch.from_numpy(self.camera.intrinsics()).inverse()
         for i, (name, size) in enumerate(zip(("across", "down"), c.image_size, strict=True)):

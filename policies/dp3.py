@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from torch import Tensor, nn
 
 from policies.diffusion_policy import DiffusionPolicy
@@ -20,6 +19,7 @@ class DP3Config:
 
     noise: deviations of what a goal and a plan are drawn from; both are 1 in training.
     pace: how many times as fast as it was learned a plan is carried out; published is 1.
+    midway: whether each sampling step stands for the middle of its part of the noise; published is its lower end.
     """
 
     observed: int = 2
@@ -37,7 +37,8 @@ class DP3Config:
     noise: tuple[float, float] = (0.5, 0.3)
     pace: int = 2
     train_steps: int = 100
-    sampling_steps: int = 10
+    sampling_steps: int = 5  # less than train_steps: DDIM in place of DDPM
+    midway: bool = True
 
 
 PAPER = DP3Config(
@@ -53,6 +54,8 @@ PAPER = DP3Config(
     attempt=0,
     noise=(1.0, 1.0),
     pace=1,
+    sampling_steps=10,
+    midway=False,
 )  # section 5 of the paper
 
 
@@ -64,12 +67,6 @@ class DP3(DiffusionPolicy):
     def __init__(self, config: DP3Config = DP3Config()) -> None:
         super().__init__()
         self.config = c = config
-        self.scheduler = DDIMScheduler(
-            num_train_timesteps=c.train_steps,
-            beta_schedule="squaredcos_cap_v2",
-            prediction_type="sample",
-            clip_sample=False,
-        )
         self.point_net = PointNet(c.point_widths)
         self.point_feature = nn.Sequential(
             nn.LayerNorm(c.point_widths[-1]), nn.Linear(c.point_widths[-1], c.feature), nn.LayerNorm(c.feature)

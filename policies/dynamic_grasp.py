@@ -28,7 +28,7 @@ from dexh2r_gym.grasps.generators import GraspGenerator
 from dexh2r_gym.hand import OPEN_HAND
 from dexh2r_gym.rotations import pose_apply, pose_inverse, pose_multiply
 from dexh2r_gym.types import NUM_GIVER_JOINTS, join_hand_state, split_hand_state
-from policies.agent import Agent, fresh_worlds
+from policies.agent import Agent, fresh_worlds, threads_for
 from policies.approach import ApproachAgent, ApproachModel, ApproachState
 from policies.dynamic_grasp_state import DynamicGraspState, alike, at_rest, nothing_known, notice_held_up
 from policies.goal_proposals import SeenGoals, cloud_depth, propose_goals
@@ -105,7 +105,14 @@ class DynamicGrasp:
         cloud, hand, giver = (torch.as_tensor(np.asarray(observation[key])).float() for key in NEEDS)
         giver = giver.unflatten(1, (NUM_GIVER_JOINTS, 3))
         fresh = torch.from_numpy(fresh_worlds(len(hand), state, episode_start))
-        state = self._look(state, fresh, cloud, hand, giver)
+        with threads_for(len(hand)):
+            action, state = self._act(observation, self._look(state, fresh, cloud, hand, giver), fresh, cloud, hand)
+        return action.numpy(), replace(state, command=action)
+
+    def _act(
+        self, observation: Mapping[str, Any], state: DynamicGraspState, fresh: Tensor, cloud: Tensor, hand: Tensor
+    ) -> tuple[Tensor, DynamicGraspState]:
+        """Actions (B, 28) after a look, and the state."""
         goal, d, state = self._choose(state, cloud, hand)
         held_up, state = notice_held_up(state, d, hand)
         aim = pose_multiply(state.track.pose, behind_goal(goal, _AIM))
@@ -119,8 +126,7 @@ class DynamicGrasp:
         if len(w) > 0:
             step, state = self._align(w, goal[w], hand, state)
             action = action.index_put((w,), step)
-        action = torch.where(state.begun[:, None], action, hand)
-        return action.numpy(), replace(state, command=action)
+        return torch.where(state.begun[:, None], action, hand), state
 
     def _look(
         self, state: DynamicGraspState | None, fresh: Tensor, cloud: Tensor, hand: Tensor, giver: Tensor

@@ -7,12 +7,13 @@ of the goal, from DP3 that a plan is drawn and not averaged; neither sees the gi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import mse_loss
+from torch.nn.functional import mse_loss, silu
 
 from dexh2r_gym.sensing.hashing import normal
 from policies.approach import ApproachModel
@@ -70,10 +71,17 @@ class Flow(ApproachModel):
 
     def forward(self, plan: Tensor, time: Tensor, condition: Tensor) -> Tensor:
         """Whither plans (B, horizon, size) flow at times (B,) in [0, 1]."""
-        given = torch.nn.functional.silu(condition + self.time(1000 * time))
+        return self._flow(plan, self._films(time, condition))
+
+    def _films(self, time: Tensor, condition: Tensor) -> list[Tensor]:
+        """How each block's numbers are scaled and shifted, as `ConditionalUNet1D.films`."""
+        given = silu(condition + self.time(1000 * time.flatten()).unflatten(0, time.shape))
+        return [cast(ModulatedBlock, block).modulation(given) for block in self.blocks]
+
+    def _flow(self, plan: Tensor, films: Sequence[Tensor]) -> Tensor:
         x = self.start(plan.flatten(1))
-        for block in self.blocks:
-            x = block(x, given)
+        for block, film in zip(self.blocks, films, strict=True):
+            x = cast(ModulatedBlock, block).modulated(x, film)
         return self.end(x).view_as(plan)
 
     def loss(self, batch: Mapping[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
@@ -90,7 +98,7 @@ class Flow(ApproachModel):
         c = self.config
         condition = self.observe(seen)
         plan = _CALM * normal(key, 0, c.horizon * vector_size(c.rotation)).unflatten(1, (c.horizon, -1))
-        for step in range(c.sampling_steps):
-            time = torch.full((len(plan),), step / c.sampling_steps)
-            plan = plan + self(plan, time, condition) / c.sampling_steps
+        times = torch.arange(c.sampling_steps)[:, None] / c.sampling_steps
+        for films in zip(*self._films(times, condition), strict=True):
+            plan = plan + self._flow(plan, films) / c.sampling_steps
         return self.said(plan, seen)

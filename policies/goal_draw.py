@@ -67,7 +67,8 @@ class Cleaner(Protocol):
 def denoise(net: Cleaner, noise: Tensor, condition: Tensor, scheduler: Any, steps: int) -> Tensor:
     """What net makes of noise (B, ...) in so many steps; condition (B, C): what it is told."""
     scheduler.set_timesteps(steps)
-    films = net.films(scheduler.timesteps[:, None].to(noise.device), condition)
-    for step, *now in zip(scheduler.timesteps, *films, strict=True):
-        noise = scheduler.step(net.clean(noise, now), step, noise, return_dict=False)[0]
-    return noise
+    with torch.inference_mode(not torch.is_grad_enabled()):
+        films = net.films(scheduler.timesteps[:, None].to(noise.device), condition)
+        for step, *now in zip(scheduler.timesteps, *films, strict=True):
+            noise = scheduler.step(net.clean(noise, now), step, noise, return_dict=False)[0]
+    return noise.clone()  # such as may be learned from

@@ -38,16 +38,15 @@ class GoalView(nn.Module):
         states, present = seen["agent_pos"], seen["agent_pos"][:, -1]
         cloud = to_frame(seen["point_cloud"], present, self._frame)
         feature = self.point_net(cloud.flatten(0, 1)).unflatten(0, cloud.shape[:2]).flatten(1)
-        before, now, goal = (
-            to_frame(_surface(hand, self._hand_points), present, self._frame).flatten(1)
-            for hand in (states[:, -2], present, seen["goal_pos"][:, -1])
-        )
+        hands = torch.stack((states[:, -2], present, seen["goal_pos"][:, -1]), dim=1)
+        points = to_frame(_surface(hands, self._hand_points), present, self._frame)
+        before, now, goal = points.flatten(2).unbind(1)
         own = proprioception(states, self._rotation, self._frame)
         return torch.cat((feature, now, _FASTER * (now - before), goal - now, own), dim=-1)
 
 
 def _surface(states: Tensor, per_link: int) -> Tensor:
-    """So many points on each link of hands (B, 28), world. -> (B, 18 * per_link, 3)"""
-    links = forward_kinematics(*split_hand_state(states))  # (B, 18, 7)
+    """So many points on each link of hands (..., 28), world. -> (..., 18 * per_link, 3)"""
+    links = forward_kinematics(*split_hand_state(states))  # (..., 18, 7)
     local = surface_points_local().points.unflatten(0, (-1, POINTS_PER_LINK))[:, :per_link]  # the first are far apart
-    return pose_apply(links[:, :, None], local.to(links)).flatten(1, 2)
+    return pose_apply(links[..., None, :], local.to(links)).flatten(-3, -2)

@@ -1,16 +1,19 @@
 """Layers over sequences (B, T, C), for networks that plan.
 
 On CPUs, PyTorch's convolutions and Mish take most of the time in which a plan is made. Without gradients, convolutions
-are products of two matrices here, in half the time; with gradients, and on GPUs, PyTorch's own serve better.
+are products of two matrices here; with gradients, and on GPUs, PyTorch's own serve better. Of few frames and channels,
+a whole sequence is multiplied by one matrix, which is kept until the weights change.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import group_norm, linear, mish
+from torch.nn.functional import conv1d, conv_transpose1d, group_norm, linear, mish
 
 from policies.approach import STEADY
+
+_SMALL = 2**18  # numbers of a matrix for whole sequences, at most: 1 MB
 
 
 class Conv(nn.Conv1d):
@@ -19,18 +22,27 @@ class Conv(nn.Conv1d):
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, padding: int = 0) -> None:
         super().__init__(inputs, outputs, kernel, stride, padding)
         self.weight = _time_first(self.weight)
+        self._whole = _WholeSequence()
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, C) -> (B, T', outputs)"""
         if _learns_or_on_gpu(x):
-            return super().forward(x.transpose(1, 2)).transpose(1, 2)
+            return self.pytorchs(x, self.bias)
         kernel, edge = self.kernel_size[0], int(self.padding[0])
+        if kernel == 1 and self.stride[0] == 1:
+            return linear(x, self.weight[..., 0], self.bias)
+        if x.shape[1] * x.shape[1] * self.in_channels * self.out_channels <= _SMALL * self.stride[0]:
+            return self._whole(self, x)
         if edge:
             x = torch.constant_pad_nd(x, (0, 0, edge, edge))
         windows = x.unfold(1, kernel, self.stride[0]).transpose(2, 3)  # (B, T', kernel, C)
         rows = windows.reshape(-1, kernel * self.in_channels)
         y = linear(rows, self.weight.transpose(1, 2).flatten(1), self.bias)
         return y.view(len(x), -1, self.out_channels)
+
+    def pytorchs(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """As PyTorch computes it, with this bias."""
+        return conv1d(x.transpose(1, 2), self.weight, bias, self.stride, self.padding).transpose(1, 2)
 
 
 class Doubled(nn.ConvTranspose1d):
@@ -39,14 +51,42 @@ class Doubled(nn.ConvTranspose1d):
     def __init__(self, channels: int) -> None:
         super().__init__(channels, channels, 4, 2, 1)
         self.weight = _time_first(self.weight)
+        self._whole = _WholeSequence()
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
         """(B, T, C) -> (B, 2 T, C)"""
+        if not _learns_or_on_gpu(x) and 2 * x[0].numel() ** 2 <= _SMALL:
+            return self._whole(self, x)
         part = (x @ self.weight.transpose(1, 2).flatten(1)).unflatten(-1, (4, -1))  # what each frame gives to four
         y = part[:, :, 1:3] + self.bias
         y[:, 1:, 0] += part[:, :-1, 3]
         y[:, :-1, 1] += part[:, 1:, 0]
         return y.flatten(1, 2)
+
+    def pytorchs(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """As PyTorch computes it, with this bias."""
+        return conv_transpose1d(x.transpose(1, 2), self.weight, bias, 2, 1).transpose(1, 2)
+
+
+class _WholeSequence:
+    """What a layer does to sequences of so many frames as one matrix, until its weights change."""
+
+    def __init__(self) -> None:
+        self._of: tuple[int, ...] = ()
+        self._matrix = self._bias = torch.empty(0)
+
+    def __call__(self, layer: Conv | Doubled, x: Tensor) -> Tensor:
+        """(B, T, C) -> (B, T', outputs), of few numbers and without gradients."""
+        worlds, frames, channels = x.shape
+        weight, bias = layer.weight, layer.bias
+        assert bias is not None
+        of = (frames, weight.data_ptr(), weight._version, bias.data_ptr(), bias._version)
+        if of != self._of:
+            each = torch.eye(frames * channels, dtype=x.dtype).unflatten(1, (frames, channels))
+            answers = layer.pytorchs(each, None)  # exact: products by 0 and 1
+            self._matrix, self._bias = answers.flatten(1), bias.detach().repeat(answers.shape[1])
+            self._of = of
+        return torch.addmm(self._bias, x.flatten(1), self._matrix).view(worlds, -1, layer.out_channels)
 
 
 class Norm(nn.GroupNorm):

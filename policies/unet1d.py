@@ -48,13 +48,13 @@ class ConditionalUNet1D(nn.Module):
         return self.clean(noisy, self.films(step, condition))
 
     def films(self, step: Tensor, condition: Tensor) -> list[Tensor]:
-        """What each block's channels are multiplied by and what is added to them, (B, 2, channels) each.
+        """What the channels of each block are multiplied by, and what is added to them: (B, 1, channels) each.
 
-        step: (B,), or (S, 1) for (S, B, 2, channels): then what depends on the condition (B, condition) alone is
+        step: (B,), or (S, 1) for (S, B, 1, channels): then what depends on the condition (B, condition) alone is
         computed once for all S.
         """
         told = self.step_net(step.flatten()).unflatten(0, step.shape)
-        return [block.modulation(condition, told) for block in self._blocks()]
+        return [film for block in self._blocks() for film in block.modulation(condition, told)]
 
     def clean(self, noisy: Tensor, films: Sequence[Tensor]) -> Tensor:
         """`forward`, from `films`."""
@@ -64,7 +64,7 @@ class ConditionalUNet1D(nn.Module):
             kept.append(x)
             x = coarser
         for block in self.middle:
-            x = block(x, next(film))
+            x = block(x, film)
         for level in self.up:
             _, x = level(torch.cat((x, kept.pop()), dim=-1), film)
         return self.end(x)
@@ -100,7 +100,7 @@ class _Level(nn.Module):
         self.resample = resample
 
     def forward(self, x: Tensor, film: Iterator[Tensor]) -> tuple[Tensor, Tensor]:
-        x = self.second(self.first(x, next(film)), next(film))
+        x = self.second(self.first(x, film), film)
         return x, self.resample(x)
 
 
@@ -113,14 +113,14 @@ class _Block(nn.Module):
         self.film = nn.Sequential(Mish(), nn.Linear(condition, 2 * outputs))
         self.round = Conv(inputs, outputs, 1) if inputs != outputs else nn.Identity()
 
-    def modulation(self, condition: Tensor, step: Tensor) -> Tensor:
-        """Factors and summands (..., 2, outputs); condition (..., C) and step (..., S) are broadcast."""
+    def modulation(self, condition: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
+        """Factors and summands (..., 1, outputs); condition (..., C) and step (..., S) are broadcast."""
         mish, layer = self.film[0], cast(nn.Linear, self.film[1])
         parts = layer.weight.split((condition.shape[-1], step.shape[-1]), dim=1)
         film = linear(mish(condition), parts[0], layer.bias) + linear(mish(step), parts[1])
-        scale, shift = film.chunk(2, dim=-1)
-        return torch.stack((1 + scale, shift), dim=-2)
+        scale, shift = film[..., None, :].chunk(2, dim=-1)
+        return 1 + scale, shift
 
-    def forward(self, x: Tensor, film: Tensor) -> Tensor:
-        factor, summand = film[:, :, None].unbind(1)
+    def forward(self, x: Tensor, film: Iterator[Tensor]) -> Tensor:
+        factor, summand = next(film), next(film)
         return self.second(torch.addcmul(summand, self.first(x), factor)) + self.round(x)

@@ -305,6 +305,22 @@ def test_a_plan_is_carried_out_frame_by_frame_and_made_anew_when_used_up():
     assert [k.tolist() for _, k in shown] == [[0, 0]] * 3
 
 
+def test_for_one_world_it_thinks_on_one_thread_and_leaves_the_others_as_they_were():
+    """On several, small products take longer, and ten times longer where another core is busy."""
+    used = []
+
+    class Looking(Counting):
+        def plan(self, seen, key):
+            used.append(torch.get_num_threads())
+            return super().plan(seen, key)
+
+    with threads(2):
+        for worlds in (1, 2):
+            ApproachAgent(Looking()).predict({"agent_pos": np.zeros((worlds, 28), np.float32)})
+        ApproachAgent(Looking(), least=STEADY).predict({"agent_pos": np.zeros((1, 28), np.float32)})
+        assert used == [1, 2, 2] and torch.get_num_threads() == 2
+
+
 def test_where_a_plan_is_not_needed_none_is_made_and_what_was_seen_is_remembered():
     agent, state = ApproachAgent(Counting()), None
     for t in range(7):
@@ -348,6 +364,17 @@ def test_a_plan_is_carried_out_at_its_pace(policy):
     assert (faster[:, 0] - plan[:, 0]).abs().max() > 1e-4  # it does go further
     with pytest.raises(ValueError, match="choose a longer horizon"):
         make_model(policy, SMALL[policy] | {"pace": slow.ahead})
+
+
+@pytest.mark.parametrize("policy", ["dp3", "dp"])
+def test_noise_is_taken_off_from_the_middle_of_its_parts_or_as_published(policy):
+    steps = {}
+    for midway in (True, False):
+        scheduler = make_model(policy, SMALL[policy] | {"sampling_steps": 5, "midway": midway}).scheduler
+        scheduler.set_timesteps(5)
+        steps[midway] = scheduler.timesteps.tolist()
+    assert steps == {True: [90, 70, 50, 30, 10], False: [80, 60, 40, 20, 0]}
+    assert not paper_config(policy)["midway"]
 
 
 def test_a_goal_is_drawn_where_the_mean_of_all_is_none():

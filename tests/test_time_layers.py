@@ -10,6 +10,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from dexh2r_gym.workers import threads
+from policies import time_layers
 from policies.goal_draw import GoalDraw, denoise
 from policies.time_layers import Conv, Doubled, Mish, Norm
 from policies.unet1d import ConditionalUNet1D
@@ -33,16 +34,18 @@ def _twins(name):
     return layer, reference, size
 
 
+@pytest.mark.parametrize("small", [0, 2**18], ids=["as windows", "as a whole"])
 @pytest.mark.parametrize("name", PAIRS)
 @settings(deadline=None, max_examples=15)
 @given(batch=st.integers(1, 4), half=st.integers(1, 9))
-def test_a_layer_answers_as_pytorchs(name, batch, half):
+def test_a_layer_answers_as_pytorchs(name, small, batch, half):
     layer, reference, size = _twins(name)
     x = torch.randn(batch, 2 * half, size, requires_grad=True)
     y = torch.randn_like(x.detach()).copy_(x.detach()).requires_grad_()
     answer, expected = layer(x), reference(y.transpose(1, 2)).transpose(1, 2)
     assert_close(answer, expected, atol=1e-5, rtol=1e-5)
-    with torch.no_grad():
+    with torch.no_grad(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(time_layers, "_SMALL", small)
         assert_close(layer(x), expected, atol=1e-5, rtol=1e-5)
     weight = torch.randn_like(expected)
     (answer * weight).sum().backward()
@@ -67,6 +70,32 @@ def test_weights_are_laid_out_as_they_are_multiplied_also_in_copies(name):
     layer, _, _ = _twins(name)
     for one in (layer, copy.deepcopy(layer), copy.deepcopy(layer).double()):
         assert one.weight.transpose(1, 2).is_contiguous()  # else every call would copy all weights
+
+
+@pytest.mark.parametrize("name", ["of five", "at half the rate", "at twice the rate"])
+def test_the_matrix_of_whole_sequences_follows_the_weights(name):
+    """However they change: a step of training, a loaded checkpoint, a copy, another precision, another length."""
+    layer, reference, size = _twins(name)
+    x = torch.randn(2, 4, size)
+
+    def check(layer, reference, x):
+        with torch.no_grad():
+            assert_close(layer(x), reference(x.transpose(1, 2)).transpose(1, 2), atol=1e-5, rtol=1e-5)
+
+    check(layer, reference, x)
+    for one in (layer, reference):
+        torch.optim.SGD(one.parameters(), 0.5).step(lambda one=one: sum(p.sum() for p in one.parameters()).backward())
+    check(layer, reference, x)
+    reference.load_state_dict({key: torch.randn_like(value) for key, value in reference.state_dict().items()})
+    layer.load_state_dict(reference.state_dict())
+    check(layer, reference, x)
+    check(layer, reference, x[:, :2])
+    with torch.no_grad():
+        for ours, theirs in zip(layer.parameters(), reference.parameters(), strict=True):
+            ours.mul_(3)
+            theirs.mul_(3)
+    check(copy.deepcopy(layer), reference, x)
+    check(layer.double(), reference.double(), x.double())
 
 
 def test_mish_of_many_numbers_is_that_of_few():
