@@ -2,8 +2,8 @@
 
 A package offers agents by an entry point that names a function without arguments; it returns a dict from agent names to
 makers, each a function of (vector environment, seed) that returns something with Stable-Baselines3's `predict`. A maker
-may have `env_options`, a dict of the environment's arguments that its agent needs, and `identity`, a word for its
-weights. A name that begins with a dot is a suffix of files: what it names makes a maker of a path.
+may have `env_options`, a dict of the environment's arguments that its agent needs, and `identity`, words for its
+weights and settings. A name that begins with a dot is a suffix of files: what it names makes a maker of a path.
 """
 
 from __future__ import annotations

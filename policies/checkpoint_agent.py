@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+import json
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -44,13 +46,18 @@ class CheckpointAgent:
     @cached_property
     def env_options(self) -> dict[str, Any]:
         """Arguments of an environment that shows what the policy looks at."""
+        return self._untrained().env_options()
+
+    @property
+    def identity(self) -> str:
+        """Of its weights and of its settings, some of which change what it does with the same weights."""
+        settings = json.dumps(asdict(self._untrained().config), sort_keys=True)
+        return f"{read_card(self.path)['sha256']} {hashlib.sha256(settings.encode()).hexdigest()[:12]}"
+
+    def _untrained(self) -> ApproachModel | Reacher:
+        """A model of its kind and settings, with other weights."""
         about = read_card(self.path)
         model = make_model(about["policy"], about["config"])
         if not isinstance(model, ApproachModel | Reacher):
             raise ValueError(f"{self.path} is no approach policy but a {type(model).__name__}, which takes no actions")
-        return model.env_options()
-
-    @property
-    def identity(self) -> str:
-        """Of its weights."""
-        return read_card(self.path)["sha256"]
+        return model

@@ -42,5 +42,5 @@ class PipelineAgent:
 
     @property
     def identity(self) -> str:
-        """Of its weights."""
+        """Of its weights and settings."""
         return f"{self.approach.identity} {self.generator}"

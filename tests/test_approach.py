@@ -1,6 +1,7 @@
 """Approach policies: representations, windows of demonstrations, the agent that carries a plan out, training."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import gymnasium as gym
@@ -579,8 +580,22 @@ def test_training_goes_on_bit_for_bit_and_the_checkpoint_acts(policy, store, tmp
     report = evaluate(
         maker, out=tmp_path / "run", replays=store, split="train", backend="kinematic", num_envs=2, progress=False
     )
-    assert report["config"]["evaluation"]["agent_identity"] == about["sha256"]
+    assert report["config"]["evaluation"]["agent_identity"] == maker.identity
+    assert maker.identity.startswith(about["sha256"])
     assert policies.load(str(path)).name == "whole" and policies.env_options(str(path)) == whole.env_options()
+
+
+def test_other_settings_of_the_same_weights_are_another_agent(tmp_path):
+    """A run that goes on where it was stopped must not mix the two."""
+    names, model = [], make_model("dp3", SMALL["dp3"])
+    for pace in (1, 2):
+        model.config = replace(model.config, pace=pace)
+        save_checkpoint(model, tmp_path / f"{pace}.safetensors", {})
+        names.append(CheckpointAgent(tmp_path / f"{pace}.safetensors").identity.split())
+    assert names[0][0] == names[1][0] and names[0][1] != names[1][1]
+    card = tmp_path / "1.json"
+    card.write_text(card.read_text().replace('"pace": 1', '"pace": 2'))
+    assert CheckpointAgent(tmp_path / "1.safetensors").identity.split() == names[1]
 
 
 def test_training_from_a_checkpoint_keeps_its_sizes_and_statistics(store, tmp_path, monkeypatch):

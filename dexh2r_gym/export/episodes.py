@@ -67,7 +67,7 @@ class Plan:
 
     make_agent: Callable[..., Agent]  # of a `HandoverVectorEnv` and a seed
     agent: str  # its name
-    identity: str | None  # of its weights
+    identity: str | None  # of its weights and settings
     store: ReplayStore
     split: str
     ids: tuple[str, ...]  # trials, in this order
