@@ -28,14 +28,14 @@ class Conv(nn.Conv1d):
         """(B, T, C) -> (B, T', outputs)"""
         if _learns_or_on_gpu(x):
             return self.pytorchs(x, self.bias)
-        kernel, edge = self.kernel_size[0], int(self.padding[0])
-        if kernel == 1 and self.stride[0] == 1:
+        frames, kernel, stride, edge = x.shape[1], self.kernel_size[0], self.stride[0], int(self.padding[0])
+        if kernel == stride == 1:
             return linear(x, self.weight[..., 0], self.bias)
-        if x.shape[1] * x.shape[1] * self.in_channels * self.out_channels <= _SMALL * self.stride[0]:
+        if frames * self.in_channels * (frames // stride) * self.out_channels <= _SMALL:
             return self._whole(self, x)
         if edge:
             x = torch.constant_pad_nd(x, (0, 0, edge, edge))
-        windows = x.unfold(1, kernel, self.stride[0]).transpose(2, 3)  # (B, T', kernel, C)
+        windows = x.unfold(1, kernel, stride).transpose(2, 3)  # (B, T', kernel, C)
         rows = windows.reshape(-1, kernel * self.in_channels)
         y = linear(rows, self.weight.transpose(1, 2).flatten(1), self.bias)
         return y.view(len(x), -1, self.out_channels)
@@ -55,7 +55,7 @@ class Doubled(nn.ConvTranspose1d):
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
         """(B, T, C) -> (B, 2 T, C)"""
-        if not _learns_or_on_gpu(x) and 2 * x[0].numel() ** 2 <= _SMALL:
+        if not _learns_or_on_gpu(x) and 2 * (x.shape[1] * self.in_channels) ** 2 <= _SMALL:
             return self._whole(self, x)
         part = (x @ self.weight.transpose(1, 2).flatten(1)).unflatten(-1, (4, -1))  # what each frame gives to four
         y = part[:, :, 1:3] + self.bias
@@ -76,7 +76,7 @@ class _WholeSequence:
         self._matrix = self._bias = torch.empty(0)
 
     def __call__(self, layer: Conv | Doubled, x: Tensor) -> Tensor:
-        """(B, T, C) -> (B, T', outputs), of few numbers and without gradients."""
+        """(B, T, C) -> (B, T', outputs), without gradients."""
         worlds, frames, channels = x.shape
         weight, bias = layer.weight, layer.bias
         assert bias is not None
