@@ -7,7 +7,8 @@ Not as published: with `goal_first`, a goal is drawn before the plan and told to
 of a trial are, so the nearest may be missed: another is drawn every `attempt` frames, and the hand goes on from there.
 Both are drawn from `noise` of less deviation than in training, 1, which keeps to what is likely. And a plan is carried
 out `pace` times as fast as it was learned, which takes more trials; the robot's speed limits are the environment's, and
-hold as ever.
+hold as ever. Each sampling step stands for the middle of its part of the noise (`midway`), not for its lower end: the
+first then stands for almost all noise also where there are few steps, and the last still has something to clean.
 """
 
 from __future__ import annotations

@@ -98,7 +98,7 @@ class Flow(ApproachModel):
         c = self.config
         condition = self.observe(seen)
         plan = _CALM * normal(key, 0, c.horizon * vector_size(c.rotation)).unflatten(1, (c.horizon, -1))
-        times = torch.arange(c.sampling_steps)[:, None] / c.sampling_steps
+        times = torch.arange(c.sampling_steps, device=condition.device)[:, None] / c.sampling_steps
         for films in zip(*self._films(times, condition), strict=True):
             plan = plan + self._flow(plan, films) / c.sampling_steps
         return self.said(plan, seen)

@@ -65,10 +65,13 @@ class Cleaner(Protocol):
 
 
 def denoise(net: Cleaner, noise: Tensor, condition: Tensor, scheduler: Any, steps: int) -> Tensor:
-    """What net makes of noise (B, ...) in so many steps; condition (B, C): what it is told."""
+    """What net makes of noise (B, ...) in so many steps; condition (B, C): what it is told.
+
+    Without gradients it works in inference mode, which is quicker; the answer is an ordinary tensor all the same.
+    """
     scheduler.set_timesteps(steps)
     with torch.inference_mode(not torch.is_grad_enabled()):
         films = net.films(scheduler.timesteps[:, None].to(noise.device), condition)
         for step, *now in zip(scheduler.timesteps, *films, strict=True):
             noise = scheduler.step(net.clean(noise, now), step, noise, return_dict=False)[0]
-    return noise.clone()  # such as may be learned from
+    return noise.clone()

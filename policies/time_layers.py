@@ -82,8 +82,9 @@ class _WholeSequence:
         assert bias is not None
         of = (frames, weight.data_ptr(), weight._version, bias.data_ptr(), bias._version)
         if of != self._of:
-            each = torch.eye(frames * channels, dtype=x.dtype).unflatten(1, (frames, channels))
-            answers = layer.pytorchs(each, None)  # exact: products by 0 and 1
+            each = torch.eye(frames * channels, dtype=weight.dtype).unflatten(1, (frames, channels))
+            with torch.autocast("cpu", enabled=False):
+                answers = layer.pytorchs(each, None)  # exact: products by 0 and 1
             self._matrix, self._bias = answers.flatten(1), bias.detach().repeat(answers.shape[1])
             self._of = of
         return torch.addmm(self._bias, x.flatten(1), self._matrix).view(worlds, -1, layer.out_channels)

@@ -82,6 +82,8 @@ def test_the_matrix_of_whole_sequences_follows_the_weights(name):
         with torch.no_grad():
             assert_close(layer(x), reference(x.transpose(1, 2)).transpose(1, 2), atol=1e-5, rtol=1e-5)
 
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        layer(x)
     check(layer, reference, x)
     for one in (layer, reference):
         torch.optim.SGD(one.parameters(), 0.5).step(lambda one=one: sum(p.sum() for p in one.parameters()).backward())
