@@ -1,4 +1,9 @@
-"""One thread for torch: test processes share the machine, and its results must not depend on it."""
+"""One thread for torch and numpy, here and in what tests start: they share the machine, and results must not depend on
+it. Where cores are busy, several threads take many times as long as one."""
+
+import os
+
+os.environ["OMP_NUM_THREADS"] = "1"  # read when torch and numpy are imported
 
 import shlex
 import sys
