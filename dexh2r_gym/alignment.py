@@ -123,7 +123,8 @@ def alignment_candidates(
     hand = hand_pose.repeat(3, 1), joints.repeat(3, 1)  # the three at once, one below the other
     target = torch.cat((goal_pose, goal_pose, behind_goal(goal_pose))), torch.cat((goal_joints, joints, opened))
     poses, bends = advance(*hand, *target, alignment_fraction(*hand, *target, limits, dt))
-    return list(zip(poses.chunk(3), bends.chunk(3), strict=True))
+    poses, bends = poses.view(3, *hand_pose.shape), bends.view(3, *joints.shape)
+    return [(poses[i], bends[i]) for i in range(3)]
 
 
 def behind_goal(goal_pose: Tensor, times: float = 1.0) -> Tensor:
