@@ -29,9 +29,9 @@ class Conv(nn.Conv1d):
         if _learns_or_on_gpu(x):
             return self.pytorchs(x, self.bias)
         frames, kernel, stride, edge = x.shape[1], self.kernel_size[0], self.stride[0], int(self.padding[0])
-        if kernel == stride == 1:
+        if (kernel, stride, edge) == (1, 1, 0):
             return linear(x, self.weight[..., 0], self.bias)
-        if frames * self.in_channels * (frames // stride) * self.out_channels <= _SMALL:
+        if self._whole.suits(self, frames, frames // stride):
             return self._whole(self, x)
         if edge:
             x = torch.constant_pad_nd(x, (0, 0, edge, edge))
@@ -55,7 +55,7 @@ class Doubled(nn.ConvTranspose1d):
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
         """(B, T, C) -> (B, 2 T, C)"""
-        if not _learns_or_on_gpu(x) and 2 * (x.shape[1] * self.in_channels) ** 2 <= _SMALL:
+        if not _learns_or_on_gpu(x) and self._whole.suits(self, x.shape[1], 2 * x.shape[1]):
             return self._whole(self, x)
         part = (x @ self.weight.transpose(1, 2).flatten(1)).unflatten(-1, (4, -1))  # what each frame gives to four
         y = part[:, :, 1:3] + self.bias
@@ -75,6 +75,11 @@ class _WholeSequence:
         self._of: tuple[int, ...] = ()
         self._matrix = self._bias = torch.empty(0)
 
+    def suits(self, layer: Conv | Doubled, frames: int, answered: int) -> bool:
+        """Whether the matrix is small, and changes of the weights are seen, as they are not of inference tensors."""
+        numbers = frames * layer.in_channels * answered * layer.out_channels
+        return numbers <= _SMALL and not layer.weight.is_inference()
+
     def __call__(self, layer: Conv | Doubled, x: Tensor) -> Tensor:
         """(B, T, C) -> (B, T', outputs), without gradients."""
         worlds, frames, channels = x.shape
@@ -82,8 +87,9 @@ class _WholeSequence:
         assert bias is not None
         of = (frames, weight.data_ptr(), weight._version, bias.data_ptr(), bias._version)
         if of != self._of:
-            each = torch.eye(frames * channels, dtype=weight.dtype).unflatten(1, (frames, channels))
-            with torch.autocast("cpu", enabled=False):
+            one_each = torch.eye(frames * channels, dtype=weight.dtype, device=weight.device)
+            each = one_each.unflatten(1, (frames, channels))
+            with torch.autocast(weight.device.type, enabled=False):
                 answers = layer.pytorchs(each, None)  # exact: products by 0 and 1
             self._matrix, self._bias = answers.flatten(1), bias.detach().repeat(answers.shape[1])
             self._of = of

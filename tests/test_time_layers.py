@@ -17,6 +17,7 @@ from policies.unet1d import ConditionalUNet1D
 
 PAIRS = {
     "of one frame": (lambda: Conv(5, 7, 1), lambda: nn.Conv1d(5, 7, 1), 5),
+    "of one frame, and its edges": (lambda: Conv(5, 7, 1, 1, 1), lambda: nn.Conv1d(5, 7, 1, 1, 1), 5),
     "of five": (lambda: Conv(5, 7, 5, padding=2), lambda: nn.Conv1d(5, 7, 5, padding=2), 5),
     "at half the rate": (lambda: Conv(6, 6, 3, 2, 1), lambda: nn.Conv1d(6, 6, 3, 2, 1), 6),
     "at twice the rate": (lambda: Doubled(6), lambda: nn.ConvTranspose1d(6, 6, 4, 2, 1), 6),
@@ -98,6 +99,17 @@ def test_the_matrix_of_whole_sequences_follows_the_weights(name):
             theirs.mul_(3)
     check(copy.deepcopy(layer), reference, x)
     check(layer.double(), reference.double(), x.double())
+
+
+@pytest.mark.parametrize("name", ["of five", "at twice the rate"])
+def test_weights_loaded_in_inference_mode_whose_changes_nobody_counts(name):
+    with torch.inference_mode():
+        layer, reference, size = _twins(name)
+        x = torch.randn(2, 4, size)
+        for _ in range(2):
+            assert_close(layer(x), reference(x.transpose(1, 2)).transpose(1, 2), atol=1e-5, rtol=1e-5)
+            for one in (layer, reference):
+                one.weight.mul_(3)
 
 
 def test_mish_of_many_numbers_is_that_of_few():
