@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +18,7 @@ from dexh2r_gym.sensing.hashing import normal
 from policies.approach import ApproachModel
 from policies.goal_view import GoalView
 from policies.hand_vectors import vector_size
-from policies.modulated import ModulatedBlock
+from policies.modulated import ModulatedBlocks
 from policies.normalizer import Normalizer
 from policies.proprioception import to_frame
 from policies.unet1d import SinusoidalEmbedding
@@ -58,7 +57,7 @@ class Flow(ApproachModel):
         self.condition = nn.Linear(self.view.size + 2 * 48, c.width)
         self.time = nn.Sequential(SinusoidalEmbedding(_TIME), nn.Linear(_TIME, c.width))
         self.start = nn.Linear(size, c.width)
-        self.blocks = nn.ModuleList(ModulatedBlock(c.width) for _ in range(c.blocks))
+        self.blocks = ModulatedBlocks(c.width, c.blocks)
         self.end = nn.Linear(c.width, size)
         self.future_numbers = Normalizer(c.horizon, vector_size(c.rotation))
 
@@ -76,13 +75,10 @@ class Flow(ApproachModel):
     def _films(self, time: Tensor, condition: Tensor) -> list[Tensor]:
         """How each block's numbers are scaled and shifted, as `ConditionalUNet1D.films`."""
         given = silu(condition + self.time(1000 * time.flatten()).unflatten(0, time.shape))
-        return [cast(ModulatedBlock, block).modulation(given) for block in self.blocks]
+        return self.blocks.films(given)
 
     def _flow(self, plan: Tensor, films: Sequence[Tensor]) -> Tensor:
-        x = self.start(plan.flatten(1))
-        for block, film in zip(self.blocks, films, strict=True):
-            x = cast(ModulatedBlock, block).modulated(x, film)
-        return self.end(x).view_as(plan)
+        return self.end(self.blocks(self.start(plan.flatten(1)), films)).view_as(plan)
 
     def loss(self, batch: Mapping[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
         """See `ApproachModel`: mean squared error of the flow from noise to the demonstration."""

@@ -5,14 +5,14 @@ There are many goals that one could go for, and their mean is none; so one is dr
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss, silu
 
-from policies.modulated import ModulatedBlock
+from policies.modulated import ModulatedBlocks
 from policies.unet1d import SinusoidalEmbedding
 
 _WIDTH, _BLOCKS, _STEP = 256, 3, 32
@@ -26,7 +26,7 @@ class GoalDraw(nn.Module):
         self.condition = nn.Sequential(nn.LayerNorm(condition), nn.Linear(condition, _WIDTH))
         self.step = nn.Sequential(SinusoidalEmbedding(_STEP), nn.Linear(_STEP, _WIDTH))
         self.start = nn.Linear(size, _WIDTH)
-        self.blocks = nn.ModuleList(ModulatedBlock(_WIDTH) for _ in range(_BLOCKS))
+        self.blocks = ModulatedBlocks(_WIDTH, _BLOCKS)
         self.end = nn.Linear(_WIDTH, size)
 
     def forward(self, noisy: Tensor, step: Tensor, condition: Tensor) -> Tensor:
@@ -37,17 +37,11 @@ class GoalDraw(nn.Module):
         """How each block's numbers are scaled and shifted, as `ConditionalUNet1D.films`."""
         told = self.step(step.flatten()).unflatten(0, step.shape)
         given = silu(self.condition(condition) + told)
-        return [block.modulation(given) for block in self._blocks()]
+        return self.blocks.films(given)
 
     def clean(self, noisy: Tensor, films: Sequence[Tensor]) -> Tensor:
         """`forward`, from `films`."""
-        x = self.start(noisy)
-        for block, film in zip(self._blocks(), films, strict=True):
-            x = block.modulated(x, film)
-        return self.end(x)
-
-    def _blocks(self) -> Iterator[ModulatedBlock]:
-        return (block for block in self.blocks if isinstance(block, ModulatedBlock))
+        return self.end(self.blocks(self.start(noisy), films))
 
     def loss(self, goal: Tensor, condition: Tensor, scheduler: Any, generator: torch.Generator) -> Tensor:
         """Mean squared error of the clean goal; scheduler: one of diffusers' that predicts samples."""
